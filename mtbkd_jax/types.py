@@ -1,0 +1,20 @@
+"""Names of the types that pass between modules."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
+
+Key = PRNGKeyArray
+"""A typed key of ``jax.random.key``; split or folded in, never used twice."""
+
+Params = PyTree[Shaped[Array, "..."]]
+"""The student's parameters: any pytree of arrays."""
+
+Batch = Any
+"""A pytree of arrays whose leading axis runs over examples."""
+
+Scalar = Float[Array, ""]
+
+MinibatchLogDensity = Callable[[Params, Batch], Scalar]
+"""``(params, batch) -> log density`` in nats: exact where the batch is the whole data, an unbiased estimate otherwise."""
