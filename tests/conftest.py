@@ -1,7 +1,12 @@
-"""Checks that hold during every test: annotations are true, and arrays are not converted or broadcast silently."""
+"""What holds during every test: annotations are checked, and arrays of different ranks are not broadcast silently.
+
+Strict dtype promotion cannot be asked for as well: optax's Adam and the warm-ups of BlackJAX and NumPyro rely on the standard one.
+"""
 
 import jax
 from jaxtyping import install_import_hook
 
-# Before anything imports the package: from here on a call whose arguments contradict its annotations raises.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Before anything imports the package: from here on a call that contradicts its annotations raises.
 install_import_hook("mtbkd_jax", "beartype.beartype")
