@@ -27,6 +27,7 @@ class InputError(MTBKDError, ValueError):
         self.where, self.field, self.found, self.expected, self.action = where, field, found, expected, action
 
     def __str__(self) -> str:
+        """The whole message on one line."""
         return f"{self.where}: {self.field}: found {self.found}, expected {self.expected}. {self.action}"
 
 

@@ -1,0 +1,232 @@
+"""Arrays and manifests on disk: a thin layer on TensorStore's zarr3 and on JSON.
+
+Every chunk of an array carries a CRC-32C checksum (RFC 3720), and a chunk that was never written is an error when it is
+read, not zeros. A manifest carries a SHA-256 digest of its own content, and is written last and at once, so that a
+directory without one is unfinished. What TensorStore and the operating system report is translated to the errors of
+:mod:`mtbkd_jax.errors`.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from numpy.typing import ArrayLike, DTypeLike
+
+from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DAMAGED = ("DATA_LOSS", "FAILED_PRECONDITION", "NOT_FOUND", "INVALID_ARGUMENT")
+_WHAT_TO_DO = "Copy the directory again from where it came from, or make it again."
+
+
+def new_directory(path: str | Path) -> Path:
+    """Make a directory, with its parents, that nothing is in yet.
+
+    Raises:
+      InputError: if something is there already, other than an empty directory.
+      StorageError: if it cannot be made.
+    """
+    path = Path(path)
+    with _translated_errors(path):
+        if path.exists() and not path.is_dir():
+            raise InputError(
+                str(path), "output directory", "a file", "a new or an empty directory", "Choose another path."
+            )
+        if path.is_dir() and any(path.iterdir()):
+            action = "Choose another path, or remove the directory yourself: nothing is ever overwritten."
+            raise InputError(str(path), "output directory", "files in it", "a new or an empty directory", action)
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def create_array(
+    path: str | Path, *, shape: Sequence[int], dtype: DTypeLike, chunk_shape: Sequence[int]
+) -> ts.TensorStore:
+    """Create an array whose chunks are written with checksums.
+
+    Args:
+      path: the directory of the array; it must not hold one yet.
+      shape: how long each axis is.
+      dtype: of the elements.
+      chunk_shape: what is stored in one file, and so what is read or written at the least.
+
+    Raises:
+      StorageError: if the disk is full or does not let us write.
+    """
+    metadata = {
+        "shape": list(shape),
+        "data_type": np.dtype(dtype).name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+    }
+    with _translated_errors(path):
+        return ts.open(_spec(path) | {"metadata": metadata}, create=True).result()
+
+
+def open_array(path: str | Path, *, shape: Sequence[int], dtype: DTypeLike) -> ts.TensorStore:
+    """Open an array that :func:`create_array` made; nothing but its metadata is read.
+
+    Args:
+      path: the directory of the array.
+      shape: what the shape must be; the manifest beside the array says so.
+      dtype: what the elements must be.
+
+    Raises:
+      CorruptDataError: if there is no such array, or it has another shape or type.
+    """
+    with _translated_errors(path):
+        array = ts.open(_spec(path), open=True).result()
+    found, expected = (array.shape, array.dtype.numpy_dtype), (tuple(shape), np.dtype(dtype))
+    if found != expected:
+        described = [f"{dtype} of shape {shape}" for shape, dtype in (found, expected)]
+        raise CorruptDataError(str(path), "shape and type", *described, _WHAT_TO_DO)
+    return array
+
+
+def resize(array: ts.TensorStore, shape: Sequence[int]) -> ts.TensorStore:
+    """Give an array another shape; what is new has to be written before it can be read."""
+    with _translated_errors(array.kvstore.path):
+        return array.resize(exclusive_max=list(shape)).result()
+
+
+def read(array: ts.TensorStore, index: Any) -> np.ndarray:
+    """Read ``array[index]``: slices, integers or integer arrays; a negative index does not count from the end.
+
+    Raises:
+      CorruptDataError: if a chunk was truncated, altered, removed or never written.
+    """
+    with _translated_errors(array.kvstore.path):
+        return np.asarray(array[index].read().result())
+
+
+def write(array: ts.TensorStore, index: Any, values: ArrayLike) -> None:
+    """Write ``array[index] = values``; they are on the disk when this returns.
+
+    Raises:
+      StorageError: if the disk is full or does not let us write.
+    """
+    with _translated_errors(array.kvstore.path):
+        array[index].write(values).result()
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file at once: a reader sees the old file or the whole new one, even after a power cut.
+
+    Raises:
+      StorageError: if the disk is full or does not let us write.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    with _translated_errors(path):
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=2, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      InputError: if there is no such file.
+      CorruptDataError: if it is not JSON.
+    """
+    try:
+        with _translated_errors(path):
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise CorruptDataError(str(path), "content", f"no JSON ({error})", "a JSON file", _WHAT_TO_DO) from error
+
+
+def write_manifest(path: str | Path, content: Mapping[str, Any], *, format_name: str, version: int) -> None:
+    """Write the file that says what a directory holds, as the last one of the directory.
+
+    Args:
+      path: of the file.
+      content: anything that JSON can hold, by name.
+      format_name: what kind of directory this is.
+      version: of the format.
+    """
+    body = {"format": format_name, "version": version, **content}
+    write_json(path, body | {"sha256": _digest(body)})
+
+
+def read_manifest(path: str | Path, *, format_name: str, version: int) -> dict[str, Any]:
+    """Read what :func:`write_manifest` wrote, and make sure that it is just that.
+
+    Raises:
+      InputError: if there is none, or it is of another format or a newer version.
+      CorruptDataError: if it was altered.
+    """
+    path = Path(path)
+    if not path.is_file():
+        action = "Check the path; where writing was interrupted, write to a new directory again."
+        raise InputError(str(path.parent), path.name, "no such file", f"a finished directory of {format_name}", action)
+    body = read_json(path)
+    if not isinstance(body, dict) or body.get("format") != format_name:
+        found = repr(body.get("format")) if isinstance(body, dict) else "no format"
+        raise InputError(str(path), "format", found, repr(format_name), "Check that this is the path you meant.")
+    digest = body.pop("sha256", None)
+    if digest != _digest(body):
+        raise CorruptDataError(
+            str(path), "sha256", f"{digest}", f"{_digest(body)}, the digest of the rest", _WHAT_TO_DO
+        )
+    if body["version"] > version:
+        raise InputError(
+            str(path), "version", f"{body['version']}", f"at most {version}", "Upgrade mtbkd-jax to read it."
+        )
+    return body
+
+
+def _spec(path: str | Path) -> dict[str, Any]:
+    return {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str(Path(path).absolute())},
+        "fill_missing_data_reads": False,
+        "store_data_equal_to_fill_value": True,
+    }
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _translated_errors(path: str | Path) -> Iterator[None]:
+    """Turn what TensorStore and the operating system raise about ``path`` into errors of ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(str(path), "file", "no such file", "a file that can be read", "Check the path.") from error
+    except OSError as error:
+        raise _storage_error(error.errno or errno.EIO, path) from error
+    except ValueError as error:
+        # TensorStore reports everything as a ValueError; the operating system's error number is in the text.
+        text = str(error)
+        if number := re.search(r"os_error_code='(\d+)'", text):
+            raise _storage_error(int(number[1]), path) from error
+        if text.startswith(_DAMAGED):
+            expected = "what was written there"
+            raise CorruptDataError(str(path), "stored array", text.split(" [")[0], expected, _WHAT_TO_DO) from error
+        raise
+
+
+def _storage_error(number: int, path: str | Path) -> StorageError:
+    action = "Free some space or choose another disk" if number in _FULL else "Check the path and your permissions"
+    return StorageError(number, f"{os.strerror(number)}. {action}, then start again in a new directory", str(path))
