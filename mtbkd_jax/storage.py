@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DAMAGED = ("DATA_LOSS", "FAILED_PRECONDITION", "NOT_FOUND", "INVALID_ARGUMENT")
+_DAMAGED = ("DATA_LOSS", "FAILED_PRECONDITION", "NOT_FOUND")
 _WHAT_TO_DO = "Copy the directory again from where it came from, or make it again."
 
 

@@ -1,0 +1,176 @@
+"""Checks of what users hand in: each returns it in the library's own form, or raises an error that says what to do.
+
+``where`` is the file or the argument that holds the values, ``field`` the part of it; both are for the message only.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from mtbkd_jax.errors import InputError
+
+SUM_TOLERANCE = 0.01
+"""How far from one the probabilities of an example may sum: room for float16 and for three printed decimals."""
+
+
+def check_positive(**named: Any) -> None:
+    """Check that every argument is a finite number above zero; what is traced by JAX cannot be looked at and passes.
+
+    >>> check_positive(temperature=1.0, concentration=0)
+    Traceback (most recent call last):
+    mtbkd_jax.errors.InputError: concentration: value: found 0, expected a finite number above zero. Pass another value.
+    """
+    for name, value in named.items():
+        _check_number(name, value, "a finite number above zero", lambda numbers: numbers > 0)
+
+
+def check_not_negative(**named: Any) -> None:
+    """Check that every argument is a finite number, zero or above; what is traced by JAX passes."""
+    for name, value in named.items():
+        _check_number(name, value, "a finite number, zero or above", lambda numbers: numbers >= 0)
+
+
+def check_num_classes(num_classes: int, where: str, field: str = "classes") -> None:
+    """Check that there are two classes or more: with one there is nothing to learn."""
+    if num_classes < 2:
+        action = "Give every class a column; for two classes, give both."
+        raise InputError(where, field, f"{num_classes}", "two classes or more", action)
+
+
+def check_num_examples(num_examples: int, where: str, field: str = "examples") -> None:
+    """Check that there are two examples or more: fewer have no spread and cannot be cross-validated."""
+    if num_examples < 2:
+        raise InputError(where, field, f"{num_examples}", "two examples or more", "Give more examples.")
+
+
+def check_numbers(values: ArrayLike, where: str, field: str) -> Float[np.ndarray, "..."]:
+    """Return an array as float32, or say that it holds something else than numbers."""
+    array = np.asarray(values)
+    if not (jnp.issubdtype(array.dtype, np.floating) or jnp.issubdtype(array.dtype, np.integer) or array.dtype == bool):
+        action = "Convert it to real numbers before it is saved, for example by `.astype('float32')`."
+        raise InputError(where, field, f"elements of type {array.dtype}", "real numbers", action)
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def check_finite(values: ArrayLike, where: str, field: str) -> Float[np.ndarray, "examples *rest"]:
+    """Return an array with a row for each example as float32, every element of it finite."""
+    array = check_numbers(values, where, field)
+    if array.ndim == 0:
+        raise InputError(where, field, "a single number", "an array with a row for each example", "Give an array.")
+    rows = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    if rows.size:
+        kind = "NaN" if np.isnan(array[rows[0]]).any() else "an infinite number (in float32)"
+        found = f"{kind} in row {rows[0]}, and {rows.size} of {len(array)} rows with NaN or infinite numbers"
+        raise InputError(where, field, found, "finite numbers", "Correct or leave out these rows.")
+    return array
+
+
+def check_ids(ids: ArrayLike, where: str, field: str = "ids") -> np.ndarray:
+    """Return the ids of examples as an array of text: integers become their decimal text, bytes are read as UTF-8.
+
+    Raises:
+      InputError: if one is empty or there twice, or they are neither text nor integers.
+    """
+    array = np.asarray(ids)
+    if array.ndim != 1:
+        raise InputError(
+            where, field, f"an array of shape {array.shape}", "one id for each example", "Give a flat array."
+        )
+    if array.dtype.kind == "S":
+        try:
+            array = np.strings.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(where, field, f"bytes ({error})", "UTF-8", "Save the ids as text.") from error
+    elif array.dtype.kind not in "UTiu":
+        action = "Convert the ids to text, for example by `ids.astype(str)`."
+        raise InputError(where, field, f"elements of type {array.dtype}", "text or integers", action)
+    array = array.astype(str)
+    if empty := np.flatnonzero(array == "").tolist():
+        found = f"{len(empty)} missing, the first in row {empty[0]}"
+        raise InputError(where, field, found, "an id for each example", "Fill it in or leave the example out.")
+    unique, counts = np.unique(array, return_counts=True)
+    if twice := unique[counts > 1].tolist():
+        found = f"{len(twice)} ids more than once: {some(twice)}"
+        raise InputError(where, field, found, "each id once", "Remove or rename the repeated examples.")
+    return array
+
+
+def check_labels(
+    labels: ArrayLike, num_classes: int | None, where: str, field: str = "labels"
+) -> Int[np.ndarray, " examples"]:
+    """Return labels as int32, each a class counted from 0, or −1 where there is no label.
+
+    Args:
+      labels: one integer for each example.
+      num_classes: how many classes there are; None where nothing says so.
+      where: for the message.
+      field: for the message.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        action = "Give the index of the class, not one column for each class."
+        raise InputError(where, field, f"an array of shape {array.shape}", "one integer for each example", action)
+    if not np.issubdtype(array.dtype, np.integer):
+        action = "Code the classes as 0, 1, 2, ... and a missing label as -1, and convert by `.astype(int)`."
+        raise InputError(where, field, f"elements of type {array.dtype}", "integers", action)
+    highest = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
+    if (outside := np.flatnonzero((array < -1) | (array > highest))).size:
+        found = f"{array[outside[0]]} in row {outside[0]}, and {outside.size} of {len(array)} labels out of range"
+        expected = (
+            f"integers from -1 (no label) to {'the number of classes less one' if num_classes is None else highest}"
+        )
+        raise InputError(
+            where, field, found, expected, "Count the classes from 0; write -1 only where there is no label."
+        )
+    return array.astype(np.int32)
+
+
+def check_logits(logits: ArrayLike, where: str, field: str = "logits") -> Float[np.ndarray, "examples classes"]:
+    """Return logits as float32: finite, a row for each example and a column for each of two classes or more."""
+    array = check_finite(logits, where, field)
+    if array.ndim != 2:
+        action = "Give a row for each example and a column for each class."
+        raise InputError(where, field, f"an array of shape {array.shape}", "two axes, [examples, classes]", action)
+    check_num_classes(array.shape[1], where, field)
+    return array
+
+
+def check_probabilities(
+    probabilities: ArrayLike, where: str, field: str = "probs"
+) -> Float[np.ndarray, "examples classes"]:
+    """Return probabilities as float32: what :func:`check_logits` asks for, and each row a distribution."""
+    array = check_logits(probabilities, where, field)
+    wrong = np.flatnonzero(~_is_distribution(array))
+    if wrong.size:
+        row = array[wrong[0]]
+        found = f"row {wrong[0]} with least element {row.min():.3g} and sum {row.sum():.3g}, and {wrong.size} such rows"
+        action = "If these are logits, say so: `logits` as the name of the field, or the kind `logits`."
+        raise InputError(where, field, found, "non-negative numbers that sum to one in each row", action)
+    return array
+
+
+def looks_like_probabilities(array: Float[np.ndarray, "examples classes"]) -> bool:
+    """Tell whether most rows are non-negative and sum to one, as logits hardly ever do."""
+    return bool(_is_distribution(array).mean() > 0.5)
+
+
+def some(values: list[Any]) -> str:
+    """Name the first few of some values in a message."""
+    return ", ".join(repr(value) for value in values[:3]) + (", ..." if len(values) > 3 else "")
+
+
+def _is_distribution(array: np.ndarray) -> np.ndarray:
+    return (array >= 0).all(axis=1) & (np.abs(array.sum(axis=1) - 1) < SUM_TOLERANCE)
+
+
+def _check_number(name: str, value: Any, expected: str, is_allowed: Any) -> None:
+    if isinstance(value, jax.core.Tracer):
+        return
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iuf" or not (np.isfinite(numbers) & is_allowed(numbers)).all():
+        raise InputError(name, "value", f"{value}", expected, "Pass another value.")
