@@ -1,0 +1,55 @@
+"""How chains are laid out over the devices of a machine."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mtbkd_jax.types import Batch, Key
+
+DrawBatch = Callable[[Key, Any], Batch]
+"""``(key, data) -> batch``."""
+
+
+def chain_mesh(num_chains: int) -> Mesh:
+    """One axis named "chain" over as many local devices as share the chains out evenly."""
+    devices = jax.local_devices()
+    count = max(d for d in range(1, len(devices) + 1) if num_chains % d == 0)
+    return Mesh(np.asarray(devices[:count]), ("chain",))
+
+
+def over_chains(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """Run ``function(chain, shared)`` for every chain: arrays of ``chain`` and of the result are stacked over chains.
+
+    On a CPU the chains of a device run one after the other, so that a chain is computed by the same matrix products, to the bit,
+    however many others share its device; a batched product would sum in another order, and is no faster there. Accelerators need
+    the batch to be busy.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+
+    def on_device(chains, shared):
+        def one(chain):
+            return function(chain, shared)
+
+        return jax.lax.map(one, chains) if on_cpu else jax.vmap(one)(chains)
+
+    return jax.shard_map(on_device, mesh=mesh, in_specs=(P("chain"), P()), out_specs=P("chain"), check_vma=False)
+
+
+def keys_of_step(chain_key: Key, step: Any) -> tuple[Key, Key]:
+    """Keys for the batch and for the sampler: they depend on the chain and the step, and on nothing else."""
+    batch_key, sampler_key = jax.random.split(jax.random.fold_in(chain_key, step))
+    return batch_key, sampler_key
+
+
+def copy_to_chains(tree: Any, mesh: Mesh) -> Any:
+    """A copy of ``tree``, stacked over chains, with each device holding its own chains; the copy may be donated."""
+    return jax.device_put(tree, NamedSharding(mesh, P("chain")), may_alias=False)
+
+
+def copy_to_all(tree: Any, mesh: Mesh) -> Any:
+    """``tree`` on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))

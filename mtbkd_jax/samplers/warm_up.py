@@ -1,0 +1,94 @@
+"""Adaptation of the step size and of the mass matrix of HMC and NUTS, in the three stages of Stan, with the parts of BlackJAX.
+
+A first fast stage adapts the step size alone (dual averaging to an acceptance rate), slow windows of doubling length also estimate
+the variance of each parameter, and a last fast stage fits the step size to it. What is remembered is a fixed number of floats for
+each parameter, however many steps there are.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
+from blackjax.adaptation.step_size import dual_averaging_adaptation
+from blackjax.adaptation.window_adaptation import build_schedule
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.checks import check_positive
+from mtbkd_jax.samplers.base import Sampler
+from mtbkd_jax.tree import tree_size
+from mtbkd_jax.types import Key
+
+
+def warm_up(
+    sampler: Sampler,
+    states: Any,
+    *,
+    key: Key,
+    data: Any,
+    draw_batch: DrawBatch,
+    num_steps: int,
+    initial_step_size: float = 0.1,
+    target_acceptance_rate: float = 0.8,
+) -> tuple[Any, Float[Array, " chains"]]:
+    """Adapt each chain of an HMC or NUTS sampler on its own.
+
+    Args:
+      sampler: made by ``hmc`` or ``nuts``.
+      states: the states to start from, stacked over chains; they are not changed.
+      key: not to be used again for sampling.
+      data: what ``draw_batch`` draws from.
+      draw_batch: ``(key, data) -> batch``; all of the data, if the chain is to be exact.
+      num_steps: steps of adaptation; fewer than 20 adapt the step size alone.
+      initial_step_size: where the search for the step size starts.
+      target_acceptance_rate: mean probability of acceptance to aim at.
+
+    Returns:
+      The states with their inverse mass matrices, and the step sizes ``[chains]`` (for ``schedules.constant``).
+
+    Raises:
+      InputError: if a number is not positive.
+    """
+    check_positive(
+        num_steps=num_steps, initial_step_size=initial_step_size, target_acceptance_rate=target_acceptance_rate
+    )
+    num_chains = jax.tree.leaves(states)[0].shape[0]
+    mesh = chain_mesh(num_chains)
+    chains = copy_to_chains((jnp.arange(num_chains), states), mesh)
+    shared = (key, data, build_schedule(num_steps), float(initial_step_size), float(target_acceptance_rate))
+    return _adapt_chains(chains, copy_to_all(shared, mesh), sampler=sampler, draw_batch=draw_batch, mesh=mesh)
+
+
+@partial(jax.jit, static_argnames=("sampler", "draw_batch", "mesh"))
+def _adapt_chains(chains: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch, mesh: Mesh) -> Any:
+    return over_chains(partial(_adapt_chain, sampler=sampler, draw_batch=draw_batch), mesh)(chains, shared)
+
+
+def _adapt_chain(chain: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch) -> Any:
+    index, state = chain
+    key, data, stages, initial_step_size, target_acceptance_rate = shared
+    chain_key = jax.random.fold_in(key, index)
+    start_step_size, update_step_size, final_step_size = dual_averaging_adaptation(target_acceptance_rate)
+    start_mass_matrix, update_mass_matrix, final_mass_matrix = mass_matrix_adaptation(is_diagonal_matrix=True)
+
+    def end_of_window(carry):
+        state, step_size, mass_matrix = carry
+        mass_matrix = final_mass_matrix(mass_matrix)
+        state = state._replace(inverse_mass_matrix=mass_matrix.inverse_mass_matrix)
+        return state, start_step_size(final_step_size(step_size)), mass_matrix
+
+    def one_step(step, carry):
+        state, step_size, mass_matrix = carry
+        batch_key, sampler_key = keys_of_step(chain_key, step)
+        state, info = sampler.step(sampler_key, state, draw_batch(batch_key, data), jnp.exp(step_size.log_step_size))
+        step_size = update_step_size(step_size, info.acceptance_rate)
+        is_slow, is_end_of_window = stages[step]
+        mass_matrix = jax.lax.cond(is_slow == 1, update_mass_matrix, lambda m, _: m, mass_matrix, state.position)
+        return jax.lax.cond(is_end_of_window == 1, end_of_window, lambda c: c, (state, step_size, mass_matrix))
+
+    start = (state, start_step_size(initial_step_size), start_mass_matrix(tree_size(state.position)))
+    state, step_size, _ = jax.lax.fori_loop(0, len(stages), one_step, start)
+    return state, final_step_size(step_size)

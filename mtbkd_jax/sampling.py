@@ -1,0 +1,288 @@
+"""Running chains: burn-in, thinning, chunks, several devices, and chains that fail.
+
+One compiled program advances all chains from draw to draw, without a round trip to the host in between. How many steps lie between
+two draws, and how many draws a chunk has, are arguments of that program; so it compiles once for the burn-in and for every chunk,
+and the numbers cannot depend on how a run is cut.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.tree_util import Partial
+from jaxtyping import Array, Int
+
+from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.checks import check_not_negative, check_positive
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.samplers.base import Sampler, SamplerInfo
+from mtbkd_jax.schedules import Cyclical, Schedule
+from mtbkd_jax.tree import tree_is_finite, tree_where
+from mtbkd_jax.types import Key, Params
+
+Progress = Callable[[int, int, float], None]
+"""``(steps done, steps in all, mean log density of the last draw)``; called once a chunk."""
+
+
+class DrawSink(Protocol):
+    """Where draws go as they come, such as ``draws.DrawStore``."""
+
+    def append(self, positions: Params, log_density: np.ndarray, failed_at: np.ndarray) -> None:
+        """Take the next draws: arrays ``[chains, draws, ...]``, ``[chains, draws]``, and ``[chains]`` as in ``ChainRun``."""
+
+
+class ChainRun(NamedTuple):
+    """What came out. Chains that failed are in ``failed_at`` and ``states`` only.
+
+    Attributes:
+      positions: parameters stacked to ``[chains, draws, ...]``, or the sink that they went to.
+      info: log density, acceptance rate and divergence at each draw, ``[chains, draws]``; divergent means at any step since the last draw.
+      failed_at: the step at which each chain's density or position was no longer finite, ``[all chains]``; -1 is never.
+      states: states after the last step, stacked over all chains, to go on from.
+    """
+
+    positions: Params | DrawSink
+    info: SamplerInfo
+    failed_at: Int[np.ndarray, " all_chains"]
+    states: Any
+
+
+class _Chain(NamedTuple):
+    """One chain on the device."""
+
+    index: Int[Array, ""]
+    state: Any
+    failed_at: Int[Array, ""]
+
+
+class _Draws(NamedTuple):
+    """Draws of one chunk; rows beyond the draws asked for are empty."""
+
+    positions: Params
+    info: SamplerInfo
+    failed_at: Int[Array, ""]
+
+
+class _Chunk(NamedTuple):
+    """What the host plans: from ``first_step``, take ``gaps[i]`` steps before draw i."""
+
+    first_step: int
+    gaps: Int[np.ndarray, " draws"]
+    is_kept: bool
+
+
+def start_chains(sampler: Sampler, positions: Params, key: Key) -> Any:
+    """States of the chains that start at ``positions``, which are stacked over chains."""
+    num_chains = jax.tree.leaves(positions)[0].shape[0]
+    return jax.vmap(sampler.init)(positions, jax.random.split(key, num_chains))
+
+
+def sample_chains(
+    sampler: Sampler,
+    states: Any,
+    *,
+    key: Key,
+    data: Any,
+    draw_batch: DrawBatch,
+    step_size: Schedule,
+    num_draws: int,
+    num_burn_in: int = 0,
+    thinning: int = 1,
+    chunk_size: int = 100,
+    explorer: Sampler | None = None,
+    sink: DrawSink | None = None,
+    progress: Progress | None = None,
+) -> ChainRun:
+    """Run all chains at once.
+
+    The result depends on the key and the other arguments that say what is sampled, and neither on ``chunk_size`` nor (on CPUs) on
+    the number of devices, which share the chains out evenly.
+
+    A chain whose log density or position is no longer finite is frozen there and none of its draws are used.
+
+    Args:
+      sampler: what advances a chain.
+      states: the states to start from, stacked over chains; they are not changed.
+      key: not to be used again.
+      data: what ``draw_batch`` draws from; any pytree of arrays.
+      draw_batch: ``(key, data) -> batch``, called in each step of each chain.
+      step_size: ``step -> number or [chains]``; with a ``cyclical`` schedule, steps outside the sampling parts of the cycles do not
+        count for ``thinning``, and no draw is taken there.
+      num_draws: draws of each chain to keep.
+      num_burn_in: steps before the first that counts.
+      thinning: every how many (sampling) steps a draw is kept.
+      chunk_size: draws between two visits of the host; memory on the device holds that many.
+      explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same kind; None takes
+        the same sampler everywhere.
+      sink: where the draws go; None keeps them in memory.
+      progress: called once a chunk.
+
+    Raises:
+      InputError: if a count is not positive, or every chain fails.
+    """
+    check_positive(num_draws=num_draws, thinning=thinning, chunk_size=chunk_size)
+    check_not_negative(num_burn_in=num_burn_in)
+    num_chains = jax.tree.leaves(states)[0].shape[0]
+    schedule = step_size if isinstance(step_size, Partial | Cyclical) else Partial(step_size)
+    _check_schedule(schedule, num_chains, explorer)
+
+    mesh = chain_mesh(num_chains)
+    shared = copy_to_all((key, data, schedule), mesh)
+    chains = copy_to_chains(_Chain(jnp.arange(num_chains), states, jnp.full(num_chains, -1)), mesh)
+    chunk_size = min(chunk_size, num_draws)
+    kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
+
+    def compute() -> Iterator[tuple[_Chunk, _Draws, Any]]:
+        running = chains
+        for chunk in _plan(kept_steps, num_burn_in, chunk_size, thinning):
+            gaps = np.pad(chunk.gaps, (0, chunk_size - len(chunk.gaps)))
+            running, draws = _advance_chains(
+                running,
+                (*shared, chunk.first_step, gaps, len(chunk.gaps)),
+                sampler=sampler,
+                explorer=explorer,
+                draw_batch=draw_batch,
+                mesh=mesh,
+            )
+            yield chunk, draws, running.state
+
+    receiver = _Memory() if sink is None else sink
+    infos = []
+    for chunk, draws, last_states in _one_behind(compute()):
+        count = len(chunk.gaps)
+        positions, info = jax.tree.map(lambda rows: np.asarray(rows)[:, :count], (draws.positions, draws.info))  # noqa: B023
+        failed_at = np.asarray(draws.failed_at)
+        _check_any_alive(failed_at)
+        if chunk.is_kept:
+            receiver.append(positions, info.log_density, failed_at)
+            infos.append(info)
+        if progress is not None:
+            steps_done = chunk.first_step + int(chunk.gaps.sum())
+            progress(steps_done, int(kept_steps[-1]), float(info.log_density[failed_at < 0, -1].mean()))
+
+    alive = failed_at < 0
+    info = jax.tree.map(lambda *rows: jnp.asarray(np.concatenate(rows, axis=1)[alive]), *infos)
+    return ChainRun(receiver.stacked(alive) if sink is None else sink, info, failed_at, last_states)
+
+
+@partial(jax.jit, static_argnames=("sampler", "explorer", "draw_batch", "mesh"), donate_argnames="chains")
+def _advance_chains(
+    chains: _Chain, shared: Any, *, sampler: Sampler, explorer: Sampler | None, draw_batch: DrawBatch, mesh: Mesh
+) -> tuple[_Chain, _Draws]:
+    advance = partial(_advance_chain, sampler=sampler, explorer=explorer, draw_batch=draw_batch)
+    return over_chains(advance, mesh)(chains, shared)
+
+
+def _advance_chain(
+    chain: _Chain, shared: Any, *, sampler: Sampler, explorer: Sampler | None, draw_batch: DrawBatch
+) -> tuple[_Chain, _Draws]:
+    key, data, schedule, first_step, gaps, num_draws = shared
+    chain_key = jax.random.fold_in(key, chain.index)
+
+    def call_sampler(step, state):
+        batch_key, sampler_key = keys_of_step(chain_key, step)
+        step_size = jnp.asarray(schedule(step))
+        step_size = step_size[chain.index] if step_size.ndim else step_size
+        arguments = sampler_key, state, draw_batch(batch_key, data), step_size
+        if explorer is None:
+            return sampler.step(*arguments)
+        return jax.lax.cond(schedule.is_sampling(step), sampler.step, explorer.step, *arguments)
+
+    def one_step(step, carry):
+        chain, was_divergent = carry[0], carry[1].is_divergent
+        state, info = call_sampler(step, chain.state)
+        is_alive = chain.failed_at < 0
+        is_finite = jnp.isfinite(info.log_density)
+        state = tree_where(is_alive & is_finite, state, chain.state)
+        failed_at = jnp.where(is_alive & ~is_finite, step, chain.failed_at)
+        return _Chain(chain.index, state, failed_at), info._replace(is_divergent=info.is_divergent | was_divergent)
+
+    def one_draw(i, carry):
+        chain, step, rows = carry
+        next_step = step + gaps[i]
+        chain, info = jax.lax.fori_loop(step, next_step, one_step, (chain, no_info))
+        is_lost = (chain.failed_at < 0) & ~tree_is_finite(chain.state.position)
+        chain = chain._replace(failed_at=jnp.where(is_lost, next_step - 1, chain.failed_at))
+        rows = jax.tree.map(lambda row, value: row.at[i].set(value), rows, (chain.state.position, info))
+        return chain, next_step, rows
+
+    _, info_shape = jax.eval_shape(call_sampler, first_step, chain.state)
+    no_info = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), info_shape)
+    no_rows = jax.tree.map(
+        lambda leaf: jnp.zeros((len(gaps), *leaf.shape), leaf.dtype), (chain.state.position, no_info)
+    )
+    chain, _, rows = jax.lax.fori_loop(0, num_draws, one_draw, (chain, first_step, no_rows))
+    return chain, _Draws(*rows, chain.failed_at)
+
+
+def _kept_steps(schedule: Schedule, num_burn_in: int, num_draws: int, thinning: int) -> np.ndarray:
+    """How many steps have been taken when each draw is kept."""
+    if not isinstance(schedule, Cyclical):
+        return num_burn_in + thinning * np.arange(1, num_draws + 1)
+    num_sampling = schedule.cycle_length - schedule.num_exploring
+    num_cycles = -(-num_draws * thinning // num_sampling) + 1  # the burn-in may end inside a cycle
+    steps = np.arange(num_burn_in, num_burn_in + num_cycles * schedule.cycle_length)
+    return steps[schedule.is_sampling(steps)][thinning - 1 :: thinning][:num_draws] + 1
+
+
+def _plan(kept_steps: np.ndarray, num_burn_in: int, chunk_size: int, thinning: int) -> Iterator[_Chunk]:
+    """Chunks of burn-in, each as one draw that is not kept, then chunks of draws."""
+    for start in range(0, num_burn_in, chunk_size * thinning):
+        yield _Chunk(start, np.array([min(chunk_size * thinning, num_burn_in - start)]), is_kept=False)
+    edges = np.concatenate([[num_burn_in], kept_steps])
+    for start in range(0, len(kept_steps), chunk_size):
+        yield _Chunk(int(edges[start]), np.diff(edges[start : start + chunk_size + 1]), is_kept=True)
+
+
+def _one_behind(items: Iterator[Any]) -> Iterator[Any]:
+    """Yield each item once the next has been asked for, so that the device computes it while the host handles this one."""
+    previous = next(items)
+    for item in items:
+        yield previous
+        previous = item
+    yield previous
+
+
+class _Memory:
+    """The sink for draws that stay in memory."""
+
+    def __init__(self) -> None:
+        self._chunks: list[Params] = []
+
+    def append(self, positions: Params, log_density: np.ndarray, failed_at: np.ndarray) -> None:
+        del log_density, failed_at  # ChainRun has them
+        self._chunks.append(positions)
+
+    def stacked(self, alive: np.ndarray) -> Params:
+        return jax.tree.map(lambda *rows: jnp.asarray(np.concatenate(rows, axis=1)[alive]), *self._chunks)
+
+
+def _check_schedule(schedule: Schedule, num_chains: int, explorer: Sampler | None) -> None:
+    shape = jax.eval_shape(schedule, 0).shape
+    if shape not in {(), (num_chains,)}:
+        raise InputError(
+            "sample_chains",
+            "step_size",
+            f"an array of shape {shape}",
+            f"one number, or one for each of {num_chains} chains",
+            "Give the schedule as many step sizes as there are chains.",
+        )
+    if explorer is not None and not isinstance(schedule, Cyclical):
+        raise InputError(
+            "sample_chains", "explorer", "one", "none without a cyclical schedule", "Leave it out or use `cyclical`."
+        )
+
+
+def _check_any_alive(failed_at: np.ndarray) -> None:
+    if (failed_at >= 0).all():
+        raise InputError(
+            "sample_chains",
+            "log density",
+            f"no finite one in any chain after steps {failed_at.tolist()}",
+            "a finite log density",
+            "Lower the step size, or check the starting positions and the data.",
+        )

@@ -1,0 +1,57 @@
+"""Arithmetic on pytrees of arrays: the few operations that the samplers share."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mtbkd_jax.types import Key, Params
+
+
+def tree_add_scaled(a: Params, scale: Any, b: Params) -> Params:
+    """``a + scale * b``, leaf by leaf.
+
+    >>> tree_add_scaled({"w": jnp.ones(2)}, 0.5, {"w": jnp.full(2, 4.0)})
+    {'w': Array([3., 3.], dtype=float32)}
+    """
+    return jax.tree.map(lambda x, y: x + scale * y, a, b)
+
+
+def tree_scale(scale: Any, a: Params) -> Params:
+    """``scale * a``, leaf by leaf."""
+    return jax.tree.map(lambda x: scale * x, a)
+
+
+def tree_random_normal(key: Key, like: Params) -> Params:
+    """Independent standard normals in the shapes and dtypes of ``like``; every leaf has a key of its own."""
+    leaves, structure = jax.tree.flatten(like)
+    keys = jax.random.split(key, len(leaves))
+    return structure.unflatten(
+        [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
+def tree_vdot(a: Params, b: Params) -> Float[Array, ""]:
+    """Inner product over all leaves, summed per leaf first (which loses less in float32)."""
+    return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
+
+
+def tree_norm(a: Params) -> Float[Array, ""]:
+    """Euclidean length of all leaves together."""
+    return jnp.sqrt(tree_vdot(a, a))
+
+
+def tree_where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
+    """``a`` where the scalar ``condition`` holds, else ``b``."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def tree_is_finite(a: Params) -> Bool[Array, ""]:
+    """Whether every entry of every leaf is finite."""
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), a))
+
+
+def tree_size(a: Params) -> int:
+    """Number of entries in all leaves together."""
+    return sum(leaf.size for leaf in jax.tree.leaves(a))
