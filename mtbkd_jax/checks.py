@@ -76,28 +76,14 @@ def check_ids(ids: ArrayLike, where: str, field: str = "ids") -> np.ndarray:
     Raises:
       InputError: if one is empty or there twice, or they are neither text nor integers.
     """
-    array = np.asarray(ids)
-    if array.ndim != 1:
-        raise InputError(
-            where, field, f"an array of shape {array.shape}", "one id for each example", "Give a flat array."
-        )
-    if array.dtype.kind == "S":
-        try:
-            array = np.strings.decode(array, "utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(where, field, f"bytes ({error})", "UTF-8", "Save the ids as text.") from error
-    elif array.dtype.kind not in "UTiu":
-        action = "Convert the ids to text, for example by `ids.astype(str)`."
-        raise InputError(where, field, f"elements of type {array.dtype}", "text or integers", action)
-    array = array.astype(str)
-    if empty := np.flatnonzero(array == "").tolist():
-        found = f"{len(empty)} missing, the first in row {empty[0]}"
-        raise InputError(where, field, found, "an id for each example", "Fill it in or leave the example out.")
-    unique, counts = np.unique(array, return_counts=True)
-    if twice := unique[counts > 1].tolist():
-        found = f"{len(twice)} ids more than once: {some(twice)}"
-        raise InputError(where, field, found, "each id once", "Remove or rename the repeated examples.")
-    return array
+    return _check_names(ids, "example", where, field)
+
+
+def check_class_names(names: ArrayLike, where: str, field: str = "class_names") -> tuple[str, ...]:
+    """Return the names of two classes or more, with the checks of :func:`check_ids`."""
+    array = _check_names(names, "class", where, field)
+    check_num_classes(len(array), where, field)
+    return tuple(array.tolist())
 
 
 def check_labels(
@@ -174,3 +160,27 @@ def _check_number(name: str, value: Any, expected: str, is_allowed: Any) -> None
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iuf" or not (np.isfinite(numbers) & is_allowed(numbers)).all():
         raise InputError(name, "value", f"{value}", expected, "Pass another value.")
+
+
+def _check_names(names: ArrayLike, of: str, where: str, field: str) -> np.ndarray:
+    array = np.asarray(names)
+    if array.ndim != 1:
+        expected = f"a flat array, one for each {of}"
+        raise InputError(where, field, f"an array of shape {array.shape}", expected, "Give a flat array.")
+    if array.dtype.kind == "S":
+        try:
+            array = np.strings.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(where, field, f"bytes ({error})", "UTF-8", "Save it as text.") from error
+    elif array.dtype.kind not in "UTiu":
+        action = "Convert it to text, for example by `.astype(str)`."
+        raise InputError(where, field, f"elements of type {array.dtype}", "text or integers", action)
+    array = array.astype(str)
+    if (missing := np.flatnonzero(array == "")).size:
+        found = f"{missing.size} missing, the first in row {missing[0]}"
+        raise InputError(where, field, found, f"one for each {of}", f"Fill it in or leave the {of} out.")
+    unique, counts = np.unique(array, return_counts=True)
+    if twice := unique[counts > 1].tolist():
+        found = f"{len(twice)} more than once: {some(twice)}"
+        raise InputError(where, field, found, "each of them once", f"Remove or rename the repeated {of}.")
+    return array

@@ -24,7 +24,7 @@ from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGED = ("DATA_LOSS", "FAILED_PRECONDITION", "NOT_FOUND")
-_WHAT_TO_DO = "Copy the directory again from where it came from, or make it again."
+COPY_AGAIN = "Copy it again from where it came from, or make it again."
 
 
 def new_directory(path: str | Path) -> Path:
@@ -35,7 +35,7 @@ def new_directory(path: str | Path) -> Path:
       StorageError: if it cannot be made.
     """
     path = Path(path)
-    with _translated_errors(path):
+    with translated_errors(path):
         if path.exists() and not path.is_dir():
             raise InputError(
                 str(path), "output directory", "a file", "a new or an empty directory", "Choose another path."
@@ -67,7 +67,7 @@ def create_array(
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
         "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
     }
-    with _translated_errors(path):
+    with translated_errors(path):
         return ts.open(_spec(path) | {"metadata": metadata}, create=True).result()
 
 
@@ -82,18 +82,18 @@ def open_array(path: str | Path, *, shape: Sequence[int], dtype: DTypeLike) -> t
     Raises:
       CorruptDataError: if there is no such array, or it has another shape or type.
     """
-    with _translated_errors(path):
+    with translated_errors(path):
         array = ts.open(_spec(path), open=True).result()
     found, expected = (array.shape, array.dtype.numpy_dtype), (tuple(shape), np.dtype(dtype))
     if found != expected:
         described = [f"{dtype} of shape {shape}" for shape, dtype in (found, expected)]
-        raise CorruptDataError(str(path), "shape and type", *described, _WHAT_TO_DO)
+        raise CorruptDataError(str(path), "shape and type", *described, COPY_AGAIN)
     return array
 
 
 def resize(array: ts.TensorStore, shape: Sequence[int]) -> ts.TensorStore:
     """Give an array another shape; what is new has to be written before it can be read."""
-    with _translated_errors(array.kvstore.path):
+    with translated_errors(array.kvstore.path):
         return array.resize(exclusive_max=list(shape)).result()
 
 
@@ -103,7 +103,7 @@ def read(array: ts.TensorStore, index: Any) -> np.ndarray:
     Raises:
       CorruptDataError: if a chunk was truncated, altered, removed or never written.
     """
-    with _translated_errors(array.kvstore.path):
+    with translated_errors(array.kvstore.path):
         return np.asarray(array[index].read().result())
 
 
@@ -113,7 +113,7 @@ def write(array: ts.TensorStore, index: Any, values: ArrayLike) -> None:
     Raises:
       StorageError: if the disk is full or does not let us write.
     """
-    with _translated_errors(array.kvstore.path):
+    with translated_errors(array.kvstore.path):
         array[index].write(values).result()
 
 
@@ -125,7 +125,7 @@ def write_json(path: str | Path, content: Any) -> None:
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
-    with _translated_errors(path):
+    with translated_errors(path):
         try:
             with open(temporary, "w", encoding="utf-8") as file:
                 json.dump(content, file, indent=2, ensure_ascii=False)
@@ -146,12 +146,12 @@ def read_json(path: str | Path) -> Any:
       CorruptDataError: if it is not JSON.
     """
     try:
-        with _translated_errors(path):
+        with translated_errors(path):
             return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise CorruptDataError(str(path), "content", f"no JSON ({error})", "a JSON file", _WHAT_TO_DO) from error
+        raise CorruptDataError(str(path), "content", f"no JSON ({error})", "a JSON file", COPY_AGAIN) from error
 
 
 def write_manifest(path: str | Path, content: Mapping[str, Any], *, format_name: str, version: int) -> None:
@@ -184,9 +184,7 @@ def read_manifest(path: str | Path, *, format_name: str, version: int) -> dict[s
         raise InputError(str(path), "format", found, repr(format_name), "Check that this is the path you meant.")
     digest = body.pop("sha256", None)
     if digest != _digest(body):
-        raise CorruptDataError(
-            str(path), "sha256", f"{digest}", f"{_digest(body)}, the digest of the rest", _WHAT_TO_DO
-        )
+        raise CorruptDataError(str(path), "sha256", f"{digest}", f"{_digest(body)}, the digest of the rest", COPY_AGAIN)
     if body["version"] > version:
         raise InputError(
             str(path), "version", f"{body['version']}", f"at most {version}", "Upgrade mtbkd-jax to read it."
@@ -194,21 +192,8 @@ def read_manifest(path: str | Path, *, format_name: str, version: int) -> dict[s
     return body
 
 
-def _spec(path: str | Path) -> dict[str, Any]:
-    return {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(Path(path).absolute())},
-        "fill_missing_data_reads": False,
-        "store_data_equal_to_fill_value": True,
-    }
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
 @contextmanager
-def _translated_errors(path: str | Path) -> Iterator[None]:
+def translated_errors(path: str | Path) -> Iterator[None]:
     """Turn what TensorStore and the operating system raise about ``path`` into errors of ours."""
     try:
         yield
@@ -223,8 +208,21 @@ def _translated_errors(path: str | Path) -> Iterator[None]:
             raise _storage_error(int(number[1]), path) from error
         if text.startswith(_DAMAGED):
             expected = "what was written there"
-            raise CorruptDataError(str(path), "stored array", text.split(" [")[0], expected, _WHAT_TO_DO) from error
+            raise CorruptDataError(str(path), "stored array", text.split(" [")[0], expected, COPY_AGAIN) from error
         raise
+
+
+def _spec(path: str | Path) -> dict[str, Any]:
+    return {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": str(Path(path).absolute())},
+        "fill_missing_data_reads": False,
+        "store_data_equal_to_fill_value": True,
+    }
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _storage_error(number: int, path: str | Path) -> StorageError:

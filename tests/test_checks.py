@@ -60,16 +60,22 @@ def test_ids_come_back_as_text(ids, expected):
 @pytest.mark.parametrize(
     ("ids", "found"),
     [
-        (["a", "", "b", ""], "FILE: ids: found 2 missing, the first in row 1, expected an id for each example"),
-        (["b", "a", "b"], "FILE: ids: found 1 ids more than once: 'b', expected each id once"),
+        (["a", "", "b", ""], "FILE: ids: found 2 missing, the first in row 1, expected one for each example"),
+        (["b", "a", "b"], "FILE: ids: found 1 more than once: 'b', expected each of them once"),
         ([1.0, 2.0], "FILE: ids: found elements of type float64, expected text or integers"),
-        (np.array(["a", None], object), r"found elements of type object, expected text or integers. Convert the ids"),
-        ([["a", "b"]], "FILE: ids: found an array of shape (1, 2), expected one id for each example"),
+        (np.array(["a", None], object), r"found elements of type object, expected text or integers. Convert it"),
+        ([["a", "b"]], "FILE: ids: found an array of shape (1, 2), expected a flat array, one for each example"),
         ([b"\xff"], "FILE: ids: found bytes ("),
     ],
 )
 def test_wrong_ids(ids, found):
     assert found in message(checks.check_ids, ids, "FILE")
+
+
+def test_class_names():
+    assert checks.check_class_names(np.array(["cat", "dog"]), "FILE") == ("cat", "dog")
+    assert "FILE: class_names: found 1, expected two classes" in message(checks.check_class_names, ["cat"], "FILE")
+    assert "found 1 more than once: 'a'" in message(checks.check_class_names, ["a", "a"], "FILE")
 
 
 def test_labels_come_back_as_int32():

@@ -75,7 +75,7 @@ def remove(path):
 def test_a_damaged_chunk_is_found_when_it_is_read(tmp_path, array, damage):
     damage(chunk_files(tmp_path / "array")[1])
     np.testing.assert_array_equal(storage.read(array, slice(0, 4)).shape, (4, 3))
-    with pytest.raises(CorruptDataError, match=r"array.*expected what was written there\. Copy the directory again"):
+    with pytest.raises(CorruptDataError, match=r"array.*expected what was written there\. Copy it again"):
         storage.read(array, slice(0, 10))
 
 
@@ -160,7 +160,7 @@ def test_manifest_round_trip(manifest):
 
 def test_an_altered_manifest_is_found(manifest):
     manifest.write_text(json.dumps(storage.read_json(manifest) | {"softening": 2.0}))
-    with pytest.raises(CorruptDataError, match=r"manifest\.json: sha256: found .*Copy the directory again"):
+    with pytest.raises(CorruptDataError, match=r"manifest\.json: sha256: found .*Copy it again"):
         storage.read_manifest(manifest, format_name="things", version=1)
 
 

@@ -1,0 +1,203 @@
+"""The student's data: read from NPZ files, checked, and standardized.
+
+An NPZ file is never unpickled: it may come from anywhere.
+"""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from mtbkd_jax.checks import check_class_names, check_finite, check_ids, check_labels, check_num_examples
+from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.storage import COPY_AGAIN, translated_errors
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples of the student; make one by :func:`make_dataset` or :func:`read_dataset`, which check it.
+
+    Attributes:
+      ids: text, each once.
+      inputs: float32, finite.
+      labels: int32, a class counted from 0, or −1 where there is no label.
+      class_names: in the order of the labels; None where they have no names.
+    """
+
+    ids: np.ndarray
+    inputs: Float[np.ndarray, "examples ..."]
+    labels: Int[np.ndarray, " examples"]
+    class_names: tuple[str, ...] | None
+
+
+def make_dataset(
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    *,
+    ids: ArrayLike | None = None,
+    class_names: ArrayLike | None = None,
+    where: str = "data",
+) -> Dataset:
+    """Check arrays and make a data set of them.
+
+    Args:
+      inputs: real numbers, ``[examples, ...]``.
+      labels: integers, ``[examples]``; −1 where there is no label.
+      ids: text or integers, ``[examples]``; where there are none, the numbers of the rows from 0 stand in.
+      class_names: in the order of the labels.
+      where: what error messages call the data.
+
+    Raises:
+      InputError: if the arrays disagree in length, or one of them is not what it must be.
+    """
+    checked_inputs = _check_inputs(inputs, where, "inputs")
+    num_examples = len(checked_inputs)
+    check_num_examples(num_examples, where)
+    names = None if class_names is None else check_class_names(class_names, where)
+    checked_labels = check_labels(labels, None if names is None else len(names), where)
+    checked_ids = row_ids(num_examples) if ids is None else check_ids(ids, where)
+    for field, array in {"labels": checked_labels, "ids": checked_ids}.items():
+        if len(array) != num_examples:
+            expected = f"{num_examples}, as many as there are inputs"
+            raise InputError(where, field, f"{len(array)} of them", expected, "Give one for each row of the inputs.")
+    return Dataset(checked_ids, checked_inputs, checked_labels, names)
+
+
+def read_dataset(
+    path: str | Path, *, inputs_field: str = "inputs", labels_field: str = "labels", ids_field: str = "ids"
+) -> Dataset:
+    """Read a data set from an NPZ file.
+
+    Args:
+      path: of a file with inputs ``[examples, ...]``, labels ``[examples]`` and, optionally, ids ``[examples]`` and
+        ``class_names``; other fields are left alone.
+      inputs_field: name of the field with the inputs.
+      labels_field: name of the field with the labels.
+      ids_field: name of the field with the ids.
+
+    Raises:
+      InputError: if the file or a field of it is not what it must be.
+    """
+    fields = read_npz(path, required=(inputs_field, labels_field), optional=(ids_field, "class_names"))
+    return make_dataset(
+        fields[inputs_field],
+        fields[labels_field],
+        ids=fields.get(ids_field),
+        class_names=fields.get("class_names"),
+        where=str(path),
+    )
+
+
+def read_inputs(path: str | Path, *, inputs_field: str = "inputs") -> Float[np.ndarray, "examples ..."]:
+    """Read only the inputs from an NPZ file, one example or more, with the checks of :func:`read_dataset`."""
+    return _check_inputs(read_npz(path, required=(inputs_field,))[inputs_field], str(path), inputs_field)
+
+
+def read_npz(path: str | Path, *, required: Sequence[str] = (), optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Read some fields of an NPZ file into memory.
+
+    Raises:
+      InputError: if there is no such file, it is no NPZ archive, or a field is missing or holds Python objects.
+      CorruptDataError: if it was truncated or altered.
+    """
+    where = str(path)
+    try:
+        with translated_errors(path), open(path, "rb") as file:
+            if file.read(2) != b"PK":
+                action = "Save the arrays by `numpy.savez(path, name=array, ...)`."
+                raise InputError(where, "format", "something else", "an NPZ archive", action)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                if missing := [name for name in required if name not in archive]:
+                    found = f"only the fields {', '.join(archive.files) or '(none)'}"
+                    raise InputError(
+                        where, missing[0], found, "a field of that name", "Save it, or say how it is called."
+                    )
+                return {name: _read_field(archive, name, where) for name in (*required, *optional) if name in archive}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise CorruptDataError(where, "archive", f"damage ({error})", "a whole NPZ archive", COPY_AGAIN) from error
+
+
+def row_ids(num_examples: int) -> np.ndarray:
+    """Ids for examples that have none: the numbers of the rows, from 0.
+
+    >>> row_ids(3).tolist()
+    ['0', '1', '2']
+    """
+    return np.arange(num_examples).astype(str)
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Return the SHA-256 digest of a file's content, in hexadecimal."""
+    with translated_errors(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """Takes from every feature its mean, and divides by its standard deviation, over the training examples.
+
+    >>> standardize = Standardizer.fit(np.array([[0.0, 7.0], [2.0, 7.0]]))
+    >>> standardize(np.array([[4.0, 7.0]])).tolist()
+    [[3.0, 0.0]]
+
+    Attributes:
+      mean: of each feature.
+      scale: standard deviation of each feature; 1 where it is constant, since there is nothing to divide by.
+    """
+
+    mean: Float[np.ndarray, "*features"]
+    scale: Float[np.ndarray, "*features"]
+
+    @classmethod
+    def fit(cls, inputs: Float[np.ndarray, "examples *features"]) -> "Standardizer":
+        """Compute mean and scale, in double precision."""
+        mean, scale = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
+        constant = inputs.min(axis=0) == inputs.max(axis=0)
+        return cls(mean.astype(np.float32), np.where(constant, 1, scale).astype(np.float32))
+
+    def __call__(self, inputs: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
+        """Return standardized inputs, as float32.
+
+        Raises:
+          InputError: if the features have another shape than those of the training examples.
+        """
+        if inputs.shape[1:] != self.mean.shape:
+            expected = f"{self.mean.shape}, as in training"
+            action = "Give the same features as in training, without the standardization."
+            raise InputError("inputs", "shape of an example", f"{inputs.shape[1:]}", expected, action)
+        return ((inputs - self.mean) / self.scale).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes, made of lists."""
+        return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Standardizer":
+        """Make it again from what :meth:`to_json` returned."""
+        return cls(np.asarray(content["mean"], np.float32), np.asarray(content["scale"], np.float32))
+
+
+def _check_inputs(inputs: ArrayLike, where: str, field: str) -> Float[np.ndarray, "examples ..."]:
+    array = check_finite(inputs, where, field)
+    if array.ndim < 2 or array.size == 0:
+        action = "Give a row for each example; a single feature is a column, `inputs[:, None]`."
+        raise InputError(where, field, f"an array of shape {array.shape}", "[examples, features ...]", action)
+    return array
+
+
+def _read_field(archive: np.lib.npyio.NpzFile, name: str, where: str) -> np.ndarray:
+    try:
+        return archive[name]
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            action = f"Save it again with a type of its own, for example `{name}.astype(str)` or `.astype('float32')`."
+            raise InputError(where, name, "Python objects", "numbers or text", action) from error
+        raise CorruptDataError(where, name, f"damage ({error})", "an array of NumPy", COPY_AGAIN) from error
