@@ -1,6 +1,7 @@
 """What holds during every test: annotations are checked, and arrays of different ranks are not broadcast silently.
 
-Strict dtype promotion cannot be asked for as well: optax's Adam and the warm-ups of BlackJAX and NumPyro rely on the standard one.
+Strict dtype promotion cannot be asked for as well: optax's Adam and the warm-ups of BlackJAX and NumPyro rely on the
+standard one.
 """
 
 import jax
