@@ -3,7 +3,8 @@
 ``where`` is the file or the argument that holds the values, ``field`` the part of it; both are for the message only.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,17 @@ from numpy.typing import ArrayLike
 
 from mtbkd_jax.errors import InputError
 
+Kind = Literal["logits", "probabilities"]
+"""What a teacher puts out."""
+
+Names = Sequence[Any] | np.ndarray
+"""Text or integers that stand for examples or classes."""
+
 SUM_TOLERANCE = 0.01
 """How far from one the probabilities of an example may sum: room for float16 and for three printed decimals."""
+
+_POSITIVE = "a finite number above zero"
+_NOT_NEGATIVE = "a finite number, zero or above"
 
 
 def check_positive(**named: Any) -> None:
@@ -25,13 +35,21 @@ def check_positive(**named: Any) -> None:
     mtbkd_jax.errors.InputError: concentration: value: found 0, expected a finite number above zero. Pass another value.
     """
     for name, value in named.items():
-        _check_number(name, value, "a finite number above zero", lambda numbers: numbers > 0)
+        _check_numbers(value, _POSITIVE, name, "value")
 
 
 def check_not_negative(**named: Any) -> None:
     """Check that every argument is a finite number, zero or above; what is traced by JAX passes."""
     for name, value in named.items():
-        _check_number(name, value, "a finite number, zero or above", lambda numbers: numbers >= 0)
+        _check_numbers(value, _NOT_NEGATIVE, name, "value")
+
+
+def check_softening(value: Any, where: str, field: str = "softening") -> float:
+    """Return the temperature that a teacher's logits were divided by already: one finite number above zero."""
+    if np.size(value) != 1:
+        raise InputError(where, field, f"{np.size(value)} numbers", _POSITIVE, "Give a single number for each teacher.")
+    _check_numbers(value, _POSITIVE, where, field)
+    return float(np.asarray(value).item())
 
 
 def check_num_classes(num_classes: int, where: str, field: str = "classes") -> None:
@@ -45,6 +63,13 @@ def check_num_examples(num_examples: int, where: str, field: str = "examples") -
     """Check that there are two examples or more: fewer have no spread and cannot be cross-validated."""
     if num_examples < 2:
         raise InputError(where, field, f"{num_examples}", "two examples or more", "Give more examples.")
+
+
+def check_same_number(of: str, found: int, expected: int, as_in: str, where: str, field: str) -> None:
+    """Check that there are as many ``of`` something as elsewhere."""
+    if found != expected:
+        action = f"Give the same {of}, in the same order."
+        raise InputError(where, field, f"{found} {of}", f"{expected}, {as_in}", action)
 
 
 def check_numbers(values: ArrayLike, where: str, field: str) -> Float[np.ndarray, "..."]:
@@ -62,7 +87,7 @@ def check_finite(values: ArrayLike, where: str, field: str) -> Float[np.ndarray,
     array = check_numbers(values, where, field)
     if array.ndim == 0:
         raise InputError(where, field, "a single number", "an array with a row for each example", "Give an array.")
-    rows = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    rows = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
     if rows.size:
         kind = "NaN" if np.isnan(array[rows[0]]).any() else "an infinite number (in float32)"
         found = f"{kind} in row {rows[0]}, and {rows.size} of {len(array)} rows with NaN or infinite numbers"
@@ -70,7 +95,7 @@ def check_finite(values: ArrayLike, where: str, field: str) -> Float[np.ndarray,
     return array
 
 
-def check_ids(ids: ArrayLike, where: str, field: str = "ids") -> np.ndarray:
+def check_ids(ids: Names, where: str, field: str = "ids") -> np.ndarray:
     """Return the ids of examples as an array of text: integers become their decimal text, bytes are read as UTF-8.
 
     Raises:
@@ -79,7 +104,7 @@ def check_ids(ids: ArrayLike, where: str, field: str = "ids") -> np.ndarray:
     return _check_names(ids, "example", where, field)
 
 
-def check_class_names(names: ArrayLike, where: str, field: str = "class_names") -> tuple[str, ...]:
+def check_class_names(names: Names, where: str, field: str = "class_names") -> tuple[str, ...]:
     """Return the names of two classes or more, with the checks of :func:`check_ids`."""
     array = _check_names(names, "class", where, field)
     check_num_classes(len(array), where, field)
@@ -142,7 +167,38 @@ def check_probabilities(
 
 def looks_like_probabilities(array: Float[np.ndarray, "examples classes"]) -> bool:
     """Tell whether most rows are non-negative and sum to one, as logits hardly ever do."""
-    return bool(_is_distribution(array).mean() > 0.5)
+    return bool(2 * _is_distribution(array).sum() > len(array))
+
+
+def as_logits(
+    values: ArrayLike, kind: Kind | None, where: str, field: str = "logits"
+) -> Float[np.ndarray, "examples classes"]:
+    """Check a teacher's outputs and return them as logits.
+
+    Probabilities become log probabilities. A probability of zero becomes the smallest normal float32, 1.2e-38: the
+    logarithm stays finite, and the probability changes by less than float32 resolves.
+
+    Args:
+      values: ``[examples, classes]``.
+      kind: what they are; None means logits that nobody vouched for.
+      where: the file or the argument that holds them, for the message.
+      field: the part of it, for the message.
+
+    Raises:
+      InputError: if a number is not finite, a row of probabilities is none, or logits that nobody vouched for look like
+        probabilities.
+    """
+    if kind not in (None, "logits", "probabilities"):
+        raise InputError(where, "kind", repr(kind), "'logits' or 'probabilities'", "Check the spelling.")
+    if kind == "probabilities":
+        probs = np.maximum(check_probabilities(values, where, field), np.finfo(np.float32).tiny)
+        return np.log(probs / probs.sum(axis=1, keepdims=True))
+    logits = check_logits(values, where, field)
+    if kind is None and looks_like_probabilities(logits):
+        found = "rows that are non-negative and sum to one, as probabilities do"
+        action = "Say what they are: the kind `probabilities`, or the kind `logits` if that is what they really are."
+        raise InputError(where, field, found, "logits", action)
+    return logits
 
 
 def some(values: list[Any]) -> str:
@@ -154,15 +210,19 @@ def _is_distribution(array: np.ndarray) -> np.ndarray:
     return (array >= 0).all(axis=1) & (np.abs(array.sum(axis=1) - 1) < SUM_TOLERANCE)
 
 
-def _check_number(name: str, value: Any, expected: str, is_allowed: Any) -> None:
+def _check_numbers(value: Any, expected: str, where: str, field: str) -> None:
+    """Check a number, or every number of an array; ``expected`` is one of the two descriptions above."""
     if isinstance(value, jax.core.Tracer):
         return
     numbers = np.asarray(value)
-    if numbers.dtype.kind not in "iuf" or not (np.isfinite(numbers) & is_allowed(numbers)).all():
-        raise InputError(name, "value", f"{value}", expected, "Pass another value.")
+    if numbers.dtype.kind in "iuf":
+        allowed = numbers > 0 if expected == _POSITIVE else numbers >= 0
+        if (np.isfinite(numbers) & allowed).all():
+            return
+    raise InputError(where, field, f"{value}", expected, "Pass another value.")
 
 
-def _check_names(names: ArrayLike, of: str, where: str, field: str) -> np.ndarray:
+def _check_names(names: Names, of: str, where: str, field: str) -> np.ndarray:
     array = np.asarray(names)
     if array.ndim != 1:
         expected = f"a flat array, one for each {of}"

@@ -15,7 +15,16 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from mtbkd_jax.checks import check_class_names, check_finite, check_ids, check_labels, check_num_examples
+from mtbkd_jax.checks import (
+    Names,
+    check_class_names,
+    check_finite,
+    check_ids,
+    check_labels,
+    check_num_examples,
+    check_same_number,
+    some,
+)
 from mtbkd_jax.errors import CorruptDataError, InputError
 from mtbkd_jax.storage import COPY_AGAIN, translated_errors
 
@@ -41,8 +50,8 @@ def make_dataset(
     inputs: ArrayLike,
     labels: ArrayLike,
     *,
-    ids: ArrayLike | None = None,
-    class_names: ArrayLike | None = None,
+    ids: Names | None = None,
+    class_names: Names | None = None,
     where: str = "data",
 ) -> Dataset:
     """Check arrays and make a data set of them.
@@ -64,9 +73,7 @@ def make_dataset(
     checked_labels = check_labels(labels, None if names is None else len(names), where)
     checked_ids = row_ids(num_examples) if ids is None else check_ids(ids, where)
     for field, array in {"labels": checked_labels, "ids": checked_ids}.items():
-        if len(array) != num_examples:
-            expected = f"{num_examples}, as many as there are inputs"
-            raise InputError(where, field, f"{len(array)} of them", expected, "Give one for each row of the inputs.")
+        check_same_number("rows", len(array), num_examples, "as the inputs have", where, field)
     return Dataset(checked_ids, checked_inputs, checked_labels, names)
 
 
@@ -132,6 +139,23 @@ def row_ids(num_examples: int) -> np.ndarray:
     ['0', '1', '2']
     """
     return np.arange(num_examples).astype(str)
+
+
+class IdIndex:
+    """Finds the rows of ids by binary search; an id may be asked for more than once."""
+
+    def __init__(self, ids: np.ndarray):
+        self._order = np.argsort(ids)
+        self._sorted = ids[self._order]
+
+    def rows(self, ids: np.ndarray, where: str) -> np.ndarray:
+        """Return the rows of ids that all have to be there."""
+        places = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
+        if missing := ids[self._sorted[places] != ids].tolist():
+            found = f"no outputs for {len(missing)} of {len(ids)} examples: {some(missing)}"
+            action = "Add them, or leave these examples out; ids must be spelled alike on both sides."
+            raise InputError(where, "ids", found, "outputs for every example of the data", action)
+        return self._order[places]
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -84,16 +84,16 @@ def open_array(path: str | Path, *, shape: Sequence[int], dtype: DTypeLike) -> t
     """
     with translated_errors(path):
         array = ts.open(_spec(path), open=True).result()
-    found, expected = (array.shape, array.dtype.numpy_dtype), (tuple(shape), np.dtype(dtype))
+    found = f"{array.dtype.numpy_dtype} of shape {array.shape}"
+    expected = f"{np.dtype(dtype)} of shape {tuple(shape)}"
     if found != expected:
-        described = [f"{dtype} of shape {shape}" for shape, dtype in (found, expected)]
-        raise CorruptDataError(str(path), "shape and type", *described, COPY_AGAIN)
+        raise CorruptDataError(str(path), "shape and type", found, expected, COPY_AGAIN)
     return array
 
 
 def resize(array: ts.TensorStore, shape: Sequence[int]) -> ts.TensorStore:
     """Give an array another shape; what is new has to be written before it can be read."""
-    with translated_errors(array.kvstore.path):
+    with translated_errors(_path(array)):
         return array.resize(exclusive_max=list(shape)).result()
 
 
@@ -103,7 +103,7 @@ def read(array: ts.TensorStore, index: Any) -> np.ndarray:
     Raises:
       CorruptDataError: if a chunk was truncated, altered, removed or never written.
     """
-    with translated_errors(array.kvstore.path):
+    with translated_errors(_path(array)):
         return np.asarray(array[index].read().result())
 
 
@@ -113,7 +113,7 @@ def write(array: ts.TensorStore, index: Any, values: ArrayLike) -> None:
     Raises:
       StorageError: if the disk is full or does not let us write.
     """
-    with translated_errors(array.kvstore.path):
+    with translated_errors(_path(array)):
         array[index].write(values).result()
 
 
@@ -219,6 +219,10 @@ def _spec(path: str | Path) -> dict[str, Any]:
         "fill_missing_data_reads": False,
         "store_data_equal_to_fill_value": True,
     }
+
+
+def _path(array: ts.TensorStore) -> str:
+    return array.kvstore.path if array.kvstore else ""
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -71,11 +71,11 @@ OBJECTS = np.array(["a"] * 20, object)
         ({"labels": np.arange(20) - 2}, "labels", "-2 in row 0, and 16 of 20 labels out of range", "Count the classes"),
         ({"labels": np.arange(20)}, "labels", "3 in row 3, and 17 of 20 labels out of range", "Count the classes"),
         ({"labels": np.zeros(20)}, "labels", "elements of type float64", r"convert by `\.astype\(int\)`"),
-        ({"labels": np.zeros(19, int)}, "labels", "19 of them", "Give one for each row of the inputs"),
+        ({"labels": np.zeros(19, int)}, "labels", "19 rows, expected 20, as the inputs have", "Give the same rows"),
         ({"labels": OBJECTS}, "labels", "Python objects", "Save it again with a type of its own"),
         ({"ids": np.array(["a"] * 20)}, "ids", "1 more than once: 'a'", "Remove or rename the repeated example"),
         ({"ids": np.array([""] * 20)}, "ids", "20 missing, the first in row 0", "Fill it in or leave the example out"),
-        ({"ids": np.arange(3)}, "ids", "3 of them", "Give one for each row of the inputs"),
+        ({"ids": np.arange(3)}, "ids", "3 rows, expected 20, as the inputs have", "Give the same rows"),
         ({"ids": OBJECTS}, "ids", "Python objects", r"`ids\.astype\(str\)`"),
         ({"class_names": np.array(["a"])}, "class_names", "1, expected two classes or more", "Give every class"),
         (

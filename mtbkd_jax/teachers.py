@@ -1,0 +1,457 @@
+"""Teacher outputs: the logits of several teachers by example id, in a directory that says what it holds.
+
+A directory holds ``ids`` and, for each teacher, ``logits/<number>`` as zarr3 arrays with checksums, and a manifest:
+the class names, and for each teacher its name, the softening already applied, where it came from, and the SHA-256
+digest of its logits. The manifest is written last: a directory without one is unfinished.
+
+The logits of an example stand for the probabilities ``softmax(logits)``; softening by a temperature τ (Hinton et al.
+2015) makes them ``softmax(logits / τ)``. Outputs are matched to the student's data by id, and never by position.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorstore as ts
+from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
+
+from mtbkd_jax import storage
+from mtbkd_jax.checks import (
+    Kind,
+    Names,
+    as_logits,
+    check_class_names,
+    check_ids,
+    check_num_examples,
+    check_positive,
+    check_same_number,
+    check_softening,
+    some,
+)
+from mtbkd_jax.data import IdIndex
+from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.teacher_files import TeacherFile, read_teacher_file
+from mtbkd_jax.types import Scalar
+
+_FORMAT = "mtbkd teacher outputs"
+_VERSION = 1
+_MANIFEST = "teachers.json"
+_ROWS_AT_A_TIME = 4096
+
+
+def softened_probs(
+    logits: Float[Array, "*batch teachers classes"],
+    temperature: float | Scalar,
+    softening: Float[Array, " teachers"],
+) -> Float[Array, "*batch teachers classes"]:
+    """Probabilities at a temperature τ: ``softmax(logits · softening / τ)``.
+
+    Args:
+      logits: as stored.
+      temperature: τ, relative to the teacher's own logits; 1 undoes any softening.
+      softening: the temperature that the stored logits were divided by already; 1 for none.
+
+    Raises:
+      InputError: if the temperature is not positive.
+    """
+    check_positive(temperature=temperature)
+    factor = jnp.broadcast_to((softening / temperature)[:, None], logits.shape)
+    return jax.nn.softmax(logits * factor, axis=-1)
+
+
+class TeacherOutputs:
+    """The outputs of several teachers in a directory, opened by :func:`open_teacher_outputs`.
+
+    Attributes:
+      where: the directory.
+      names: of the teachers.
+      class_names: in the order of the logits; None where nobody gave any.
+      num_classes: how many classes there are.
+      num_examples: how many examples there are.
+      softening: for each teacher, the temperature that its logits were divided by already.
+      sources: for each teacher, where its outputs came from, in words.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any]):
+        self.where = str(path)
+        teachers = manifest["teachers"]
+        self.names: tuple[str, ...] = tuple(teacher["name"] for teacher in teachers)
+        self.softening: tuple[float, ...] = tuple(teacher["softening"] for teacher in teachers)
+        self.sources: tuple[str, ...] = tuple(teacher["source"] for teacher in teachers)
+        self.class_names = None if manifest["class_names"] is None else tuple(manifest["class_names"])
+        self.num_classes: int = manifest["num_classes"]
+        self.num_examples: int = manifest["num_examples"]
+        self._path = path
+        self._manifest = manifest
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """The ids of all examples, in the order in which they are stored."""
+        return _text(storage.read(self._stored_ids, slice(0, self.num_examples)))
+
+    def logits(self, ids: np.ndarray) -> Float[np.ndarray, "examples teachers classes"]:
+        """Read the logits of some examples, in the order of their ids.
+
+        Raises:
+          InputError: if an id is not there.
+          CorruptDataError: if what has to be read was truncated or altered.
+        """
+        rows = self._index.rows(ids, self.where)
+        logits = np.empty((len(rows), len(self.names), self.num_classes), np.float32)
+        for teacher, stored in enumerate(self._stored_logits):
+            logits[:, teacher] = storage.read(stored, rows)
+        return logits
+
+    def verify(self) -> None:
+        """Read everything once and compare it with the digests of the manifest.
+
+        Raises:
+          CorruptDataError: if anything was truncated or altered.
+        """
+        expected = {"ids": self._manifest["ids_sha256"]}
+        expected |= {f"logits of {teacher['name']}": teacher["sha256"] for teacher in self._manifest["teachers"]}
+        for (field, digest), stored in zip(expected.items(), (self._stored_ids, *self._stored_logits), strict=True):
+            found = hashlib.sha256()
+            for start in range(0, self.num_examples, _ROWS_AT_A_TIME):
+                rows = slice(start, min(start + _ROWS_AT_A_TIME, self.num_examples))
+                found.update(storage.read(stored, rows).tobytes())
+            if found.hexdigest() != digest:
+                described = f"content with the SHA-256 digest {found.hexdigest()}"
+                raise CorruptDataError(self.where, field, described, digest, storage.COPY_AGAIN)
+
+    @cached_property
+    def _index(self) -> "IdIndex":
+        return IdIndex(self.ids)
+
+    @cached_property
+    def _stored_ids(self) -> ts.TensorStore:
+        shape = (self.num_examples, self._manifest["id_bytes"])
+        return storage.open_array(self._path / "ids", shape=shape, dtype=np.uint8)
+
+    @cached_property
+    def _stored_logits(self) -> list[ts.TensorStore]:
+        shape = (self.num_examples, self.num_classes)
+        paths = [_logits_path(self._path, teacher) for teacher in range(len(self.names))]
+        return [storage.open_array(path, shape=shape, dtype=np.float32) for path in paths]
+
+
+def open_teacher_outputs(path: str | Path) -> TeacherOutputs:
+    """Open a directory of teacher outputs; only its manifest is read.
+
+    Raises:
+      InputError: if it is no finished directory of teacher outputs.
+      CorruptDataError: if its manifest was altered.
+    """
+    manifest = storage.read_manifest(Path(path) / _MANIFEST, format_name=_FORMAT, version=_VERSION)
+    return TeacherOutputs(Path(path), manifest)
+
+
+class TeacherOutputsWriter:
+    """Writes a directory of teacher outputs in parts, each teacher at its own pace.
+
+    As a context manager it closes the directory at the end, unless an error left it unfinished.
+
+    Args:
+      path: a new or an empty directory.
+      names: of the teachers.
+      ids: of all examples, in the order in which their outputs will be appended.
+      class_names: in the order of the logits.
+      softening: for each teacher by name, the temperature that its logits were divided by already; 1 if not given.
+      sources: for each teacher by name, where its outputs came from, in words.
+
+    Raises:
+      InputError: if the directory is not empty, there is no teacher, a name is missing or there twice, or an option is
+        for a teacher that is not there.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        names: Sequence[str],
+        *,
+        ids: Names,
+        class_names: Names | None = None,
+        softening: Mapping[str, float] | None = None,
+        sources: Mapping[str, str] | None = None,
+    ):
+        where = str(path)
+        _check_teacher_names(names, where)
+        for field, option in {"softening": softening, "sources": sources}.items():
+            _check_known(option or {}, names, where, field)
+        self._ids = check_ids(ids, where)
+        check_num_examples(len(self._ids), where)
+        self._class_names = None if class_names is None else check_class_names(class_names, where)
+        self._num_classes = None if self._class_names is None else len(self._class_names)
+        self._names = tuple(names)
+        softening = dict.fromkeys(names, 1.0) | dict(softening or {})
+        self._softening = {name: check_softening(softening[name], where, f"softening of {name}") for name in names}
+        self._sources = dict.fromkeys(names, "") | dict(sources or {})
+        self._num_written = dict.fromkeys(names, 0)
+        self._digests = {name: hashlib.sha256() for name in names}
+        self._stored: dict[str, ts.TensorStore] = {}
+        self._path = storage.new_directory(path)
+
+    def append(self, name: str, ids: Names, logits: ArrayLike, *, kind: Kind | None = None) -> None:
+        """Write the next rows of one teacher; multiples of 4,096 rows are quickest.
+
+        Args:
+          name: of the teacher.
+          ids: of the rows: the next ones in the order that was given to the writer.
+          logits: ``[rows, classes]``, or probabilities where ``kind`` says so.
+          kind: see :func:`as_logits`.
+
+        Raises:
+          InputError: if the ids are others, or the logits are not what they must be.
+          StorageError: if the disk is full.
+        """
+        where, field = str(self._path), f"logits of {name}"
+        _check_known([name], self._names, where, "teacher")
+        values = as_logits(logits, kind, where, field)
+        rows = slice(self._num_written[name], self._num_written[name] + len(values))
+        self._check_order(name, check_ids(ids, where, f"ids of {name}"), rows)
+        if self._num_classes is None:
+            self._num_classes = values.shape[1]
+        described = "as the class names or the other teachers say"
+        check_same_number("classes", values.shape[1], self._num_classes, described, where, field)
+        if name not in self._stored:
+            shape = (len(self._ids), self._num_classes)
+            path = _logits_path(self._path, self._names.index(name))
+            self._stored[name] = _create_rows(path, shape, np.float32)
+        storage.write(self._stored[name], rows, values)
+        self._digests[name].update(values.tobytes())
+        self._num_written[name] = rows.stop
+
+    def close(self) -> TeacherOutputs:
+        """Finish the directory and open it.
+
+        Raises:
+          InputError: if rows of a teacher are missing.
+        """
+        for name, num_written in self._num_written.items():
+            if num_written < len(self._ids):
+                found, expected = f"{num_written} rows", f"{len(self._ids)}, as many as there are ids"
+                raise InputError(str(self._path), f"logits of {name}", found, expected, "Append the missing rows.")
+        encoded = _bytes(self._ids)
+        storage.write(_create_rows(self._path / "ids", encoded.shape, np.uint8), slice(0, len(encoded)), encoded)
+        manifest = {
+            "num_examples": len(self._ids),
+            "num_classes": self._num_classes,
+            "class_names": self._class_names,
+            "id_bytes": encoded.shape[1],
+            "ids_sha256": hashlib.sha256(encoded.tobytes()).hexdigest(),
+            "teachers": [
+                {
+                    "name": name,
+                    "softening": self._softening[name],
+                    "source": self._sources[name],
+                    "sha256": self._digests[name].hexdigest(),
+                }
+                for name in self._names
+            ],
+        }
+        storage.write_manifest(self._path / _MANIFEST, manifest, format_name=_FORMAT, version=_VERSION)
+        return open_teacher_outputs(self._path)
+
+    def __enter__(self) -> "TeacherOutputsWriter":
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the directory, unless there was an error."""
+        if error is None:
+            self.close()
+
+    def _check_order(self, name: str, ids: np.ndarray, rows: slice) -> None:
+        """Check that these are the ids whose turn it is."""
+        where, field = str(self._path), f"ids of {name}"
+        if len(ids) != rows.stop - rows.start or rows.stop > len(self._ids):
+            found = f"{len(ids)} ids for {rows.stop - rows.start} rows of logits from row {rows.start}"
+            expected = f"one id for each row, and {len(self._ids)} rows in all"
+            raise InputError(where, field, found, expected, "Give the logits of just these examples.")
+        if (other := np.flatnonzero(ids != self._ids[rows])).size:
+            row = rows.start + other[0]
+            expected = f"{str(self._ids[row])!r}, as all teachers have to be in the order of the writer's ids"
+            action = "Put the rows in that order; a file with ids (NPZ or CSV) is put in order when it is read."
+            raise InputError(where, field, f"{str(ids[other[0]])!r} in row {row}", expected, action)
+
+
+def write_teacher_outputs(
+    path: str | Path,
+    teachers: Mapping[str, ArrayLike | Callable[[Any], ArrayLike]],
+    *,
+    ids: Names,
+    inputs: Any = None,
+    class_names: Names | None = None,
+    softening: Mapping[str, float] | None = None,
+    sources: Mapping[str, str] | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+) -> TeacherOutputs:
+    """Write the outputs of several teachers to a new directory, and open it.
+
+    Args:
+      path: a new or an empty directory.
+      teachers: by name, an array of the outputs of all examples in the order of ``ids``, or a function from a slice of
+        ``inputs`` to their outputs. What files hold is brought into order by :func:`align_teachers` first.
+      ids: of the examples.
+      inputs: in the order of ``ids``; functions are called with 4,096 examples at a time.
+      class_names: in the order of the logits.
+      softening: for each teacher by name, the temperature that its logits were divided by already; 1 if not given.
+      sources: for each teacher by name, where its outputs came from, in words.
+      kinds: for each teacher by name, what its outputs are; see :func:`mtbkd_jax.checks.as_logits`.
+
+    Raises:
+      InputError: if the teachers disagree with the ids or with each other, or their outputs are not what they must be.
+      StorageError: if the disk is full.
+
+    >>> import tempfile
+    >>> logits, probs = [[0.0, 1.0], [2.0, -1.0]], [[0.5, 0.5], [0.9, 0.1]]
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     teachers = {"network": logits, "forest": probs}
+    ...     outputs = write_teacher_outputs(directory, teachers, ids=["a", "b"], kinds={"forest": "probabilities"})
+    ...     print(outputs.names, outputs.logits(np.array(["b"])).shape)
+    ('network', 'forest') (1, 2, 2)
+    """
+    where = str(path)
+    _check_known(kinds or {}, list(teachers), where, "kinds")
+    checked_ids = check_ids(ids, where)
+    arrays = {f"logits of {name}": teacher for name, teacher in teachers.items() if not callable(teacher)}
+    if inputs is not None:
+        arrays["inputs"] = inputs
+    elif len(arrays) < len(teachers):
+        action = "Give `inputs`, in the order of the ids."
+        raise InputError(where, "inputs", "none", "the inputs that teachers are called with", action)
+    for field, values in arrays.items():
+        check_same_number("rows", np.shape(values)[0], len(checked_ids), "as there are ids", where, field)
+    writer = TeacherOutputsWriter(
+        path, list(teachers), ids=checked_ids, class_names=class_names, softening=softening, sources=sources
+    )
+    for name, teacher in teachers.items():
+        outputs = teacher if callable(teacher) else np.asarray(teacher).__getitem__
+        for start in range(0, len(checked_ids), _ROWS_AT_A_TIME):
+            rows = slice(start, start + _ROWS_AT_A_TIME)
+            values = outputs(inputs[rows] if callable(teacher) else rows)
+            writer.append(name, checked_ids[rows], values, kind=(kinds or {}).get(name))
+    return writer.close()
+
+
+def open_teachers(specs: Sequence[str], *, kind: Kind | None = None) -> list[TeacherFile | TeacherOutputs]:
+    """Open what a command line names: directories of teacher outputs, and files as ``NAME=FILE``.
+
+    Args:
+      specs: each a directory, or what :func:`read_teacher_file` takes.
+      kind: what the files hold.
+    """
+    return [open_teacher_outputs(spec) if Path(spec).is_dir() else read_teacher_file(spec, kind=kind) for spec in specs]
+
+
+class AlignedTeachers(NamedTuple):
+    """Outputs of all teachers for the student's examples, in memory.
+
+    Attributes:
+      names: of the teachers.
+      class_names: in the order of the logits; None where nothing says so.
+      logits: in the order of the student's examples.
+      softening: for each teacher, the temperature that its logits were divided by already.
+    """
+
+    names: tuple[str, ...]
+    class_names: tuple[str, ...] | None
+    logits: Float[np.ndarray, "examples teachers classes"]
+    softening: Float[np.ndarray, " teachers"]
+
+
+def align_teachers(
+    teachers: Sequence[TeacherFile | TeacherOutputs], *, ids: np.ndarray, class_names: Names | None = None
+) -> AlignedTeachers:
+    """Bring the outputs of teachers from several places into the order of the student's examples and classes.
+
+    Classes are matched by name where both sides have names, and by their number otherwise.
+
+    Args:
+      teachers: files or directories.
+      ids: of the student's examples; a teacher may know more examples, and in any order.
+      class_names: of the student's data; None takes those of the first teacher that has some.
+
+    Raises:
+      InputError: if there is no teacher, two have the same name, a teacher lacks an example, or the classes disagree.
+    """
+    names = [name for teacher in teachers for name in teacher.names]
+    _check_teacher_names(names, "teachers")
+    class_names, described = _reference_classes(teachers, class_names)
+    num_classes = teachers[0].num_classes if class_names is None else len(class_names)
+    logits = np.empty((len(ids), len(names), num_classes), np.float32)
+    column = 0
+    for teacher in teachers:
+        order = _class_order(teacher, class_names, num_classes, described)
+        logits[:, column : column + len(teacher.names)] = teacher.logits(ids)[..., order]
+        column += len(teacher.names)
+    softening = np.array([value for teacher in teachers for value in teacher.softening], np.float32)
+    return AlignedTeachers(tuple(names), class_names, logits, softening)
+
+
+def _reference_classes(
+    teachers: Sequence[TeacherFile | TeacherOutputs], class_names: Names | None
+) -> tuple[tuple[str, ...] | None, str]:
+    """The class names that all have to agree with, and whose they are."""
+    if class_names is not None:
+        return check_class_names(class_names, "data"), "the data"
+    for teacher in teachers:
+        if teacher.class_names is not None:
+            return teacher.class_names, teacher.where
+    return None, teachers[0].where
+
+
+def _class_order(
+    teacher: TeacherFile | TeacherOutputs, class_names: tuple[str, ...] | None, num_classes: int, described: str
+) -> list[int]:
+    """For each class, the column of the teacher's logits that is about it."""
+    check_same_number("classes", teacher.num_classes, num_classes, f"as in {described}", teacher.where, "classes")
+    if class_names is None or teacher.class_names is None:
+        return list(range(num_classes))
+    if unknown := sorted(set(teacher.class_names) - set(class_names)):
+        missing = sorted(set(class_names) - set(teacher.class_names))
+        expected = f"the names in {described}, of which {some(missing)} are missing"
+        action = "Call the classes by the same names everywhere."
+        raise InputError(teacher.where, "class_names", f"names that only it has: {some(unknown)}", expected, action)
+    return [teacher.class_names.index(name) for name in class_names]
+
+
+def _check_teacher_names(names: Sequence[str], where: str) -> None:
+    if not names:
+        raise InputError(where, "teachers", "none", "one teacher or more", "Give the outputs of a teacher.")
+    if "" in names or len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1 or not name})
+        action = "Give every teacher a name of its own."
+        raise InputError(where, "teachers", f"names more than once or empty: {some(twice)}", "each name once", action)
+
+
+def _check_known(names: Any, known: Sequence[str], where: str, field: str) -> None:
+    if unknown := sorted(set(names) - set(known)):
+        raise InputError(where, field, some(unknown), f"one of {', '.join(map(repr, known))}", "Check the spelling.")
+
+
+def _logits_path(path: Path, teacher: int) -> Path:
+    return path / "logits" / str(teacher)
+
+
+def _create_rows(path: Path, shape: tuple[int, ...], dtype: Any) -> ts.TensorStore:
+    return storage.create_array(path, shape=shape, dtype=dtype, chunk_shape=(_ROWS_AT_A_TIME, *shape[1:]))
+
+
+def _bytes(ids: np.ndarray) -> np.ndarray:
+    """Text as UTF-8, ``[examples, bytes]``, padded by zeros."""
+    encoded = np.strings.encode(ids, "utf-8")
+    return encoded.view(np.uint8).reshape(len(ids), -1)
+
+
+def _text(encoded: np.ndarray) -> np.ndarray:
+    return np.strings.decode(np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0], "utf-8")
