@@ -11,8 +11,8 @@ teacher     what it is                                    its digits
 ``cnn``     convolutional network in Flax                 7, 8, 9
 ==========  ============================================  ==========
 
-Each sees all the teachers' images of its own digits and one in twenty of the others: it has heard of every digit, and is
-often wrong, and certain, about those it barely knows. No teacher is good everywhere, and together they know every digit.
+Each sees all the teachers' images of its own digits and one in twenty of the others: it has heard of every digit, and
+is often wrong, and certain, about those it barely knows. No teacher is good everywhere; together they know every digit.
 
 Nothing is read but the data set that scikit-learn carries, and nothing is written. What comes out depends on the
 arguments alone: the number of threads plays no part.
@@ -65,9 +65,9 @@ class DigitsStudy:
         logarithms of probabilities that were raised to at least 1e-6.
       test_teacher_logits: the same for the test images.
       teacher_parameter_counts: numbers that a teacher stores and that were fitted to data. Of the ``svm``: the pixels
-        of its support vectors, their dual coefficients, intercepts and one temperature. Of the ``forest``: a feature and
-        a threshold for each split, a value for each leaf, and a starting score for each class. Of the ``cnn``: weights
-        and biases.
+        of its support vectors, their dual coefficients, intercepts and one temperature. Of the ``forest``: a feature
+        and a threshold for each split, a value for each leaf, and a starting score for each class. Of the ``cnn``:
+        weights and biases.
       class_names: ``"0"`` to ``"9"``.
     """
 
