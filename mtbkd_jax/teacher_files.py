@@ -167,7 +167,7 @@ def _check_csv_header(header: list[str], path: str) -> int | None:
 def _is_fraction(cell: str) -> bool:
     try:
         return not float(cell).is_integer()
-    except (ValueError, OverflowError):
+    except ValueError:
         return False
 
 

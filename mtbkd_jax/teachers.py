@@ -47,9 +47,9 @@ _ROWS_AT_A_TIME = 4096
 
 
 def softened_probs(
-    logits: Float[Array, "*batch teachers classes"],
+    logits: Float[Array | np.ndarray, "*batch teachers classes"],
     temperature: float | Scalar,
-    softening: Float[Array, " teachers"],
+    softening: Float[Array | np.ndarray, " teachers"],
 ) -> Float[Array, "*batch teachers classes"]:
     """Probabilities at a temperature τ: ``softmax(logits · softening / τ)``.
 
@@ -62,7 +62,7 @@ def softened_probs(
       InputError: if the temperature is not positive.
     """
     check_positive(temperature=temperature)
-    factor = jnp.broadcast_to((softening / temperature)[:, None], logits.shape)
+    factor = jnp.broadcast_to(jnp.asarray(softening / temperature)[:, None], logits.shape)
     return jax.nn.softmax(logits * factor, axis=-1)
 
 
@@ -97,7 +97,7 @@ class TeacherOutputs:
         return _text(storage.read(self._stored_ids, slice(0, self.num_examples)))
 
     def logits(self, ids: np.ndarray) -> Float[np.ndarray, "examples teachers classes"]:
-        """Read the logits of some examples, in the order of their ids.
+        """Read the logits of some examples, in the order of their ids; whole blocks of 4,096 rows are read.
 
         Raises:
           InputError: if an id is not there.
@@ -205,16 +205,18 @@ class TeacherOutputsWriter:
           name: of the teacher.
           ids: of the rows: the next ones in the order that was given to the writer.
           logits: ``[rows, classes]``, or probabilities where ``kind`` says so.
-          kind: see :func:`as_logits`.
+          kind: see :func:`mtbkd_jax.checks.as_logits`.
 
         Raises:
           InputError: if the ids are others, or the logits are not what they must be.
           StorageError: if the disk is full.
         """
-        where, field = str(self._path), f"logits of {name}"
+        where = str(self._path)
         _check_known([name], self._names, where, "teacher")
+        start = self._num_written[name]
+        field = f"logits of {name} from row {start}"
         values = as_logits(logits, kind, where, field)
-        rows = slice(self._num_written[name], self._num_written[name] + len(values))
+        rows = slice(start, start + len(values))
         self._check_order(name, check_ids(ids, where, f"ids of {name}"), rows)
         if self._num_classes is None:
             self._num_classes = values.shape[1]
@@ -330,7 +332,7 @@ def write_teacher_outputs(
         action = "Give `inputs`, in the order of the ids."
         raise InputError(where, "inputs", "none", "the inputs that teachers are called with", action)
     for field, values in arrays.items():
-        check_same_number("rows", np.shape(values)[0], len(checked_ids), "as there are ids", where, field)
+        check_same_number("rows", (*np.shape(values), 0)[0], len(checked_ids), "as there are ids", where, field)
     writer = TeacherOutputsWriter(
         path, list(teachers), ids=checked_ids, class_names=class_names, softening=softening, sources=sources
     )

@@ -167,7 +167,7 @@ def test_teachers_that_disagree_are_refused_by_the_writer(tmp_path, logits):
         writer.append("b", IDS[:2], logits[:3, 1])
     with refused("out", "ids of a", "6 ids for 6 rows of logits from row 5", "Give the logits of just these examples"):
         writer.append("a", IDS[4:], logits[4:, 0])
-    with refused("out", "logits of b", "2 classes", "Give the same classes"):
+    with refused("out", "logits of b from row 0", "2 classes", "Give the same classes"):
         writer.append("b", IDS, logits[:, 1, :2])
     with refused("out", "teacher", "'c'", "Check the spelling"):
         writer.append("c", IDS, logits[:, 0])
@@ -181,18 +181,28 @@ def test_teachers_that_disagree_are_refused_by_the_writer(tmp_path, logits):
         ({"teachers": {"a": np.ones((9, 3))}}, "logits of a", "9 rows", "Give the same rows"),
         (
             {"teachers": {"a": np.full((10, 3), np.nan)}},
-            "logits of a",
+            "logits of a from row 0",
             "NaN in row 0",
             "Correct or leave out these rows",
         ),
-        ({"teachers": {"a": np.full((10, 3), np.inf)}}, "logits of a", "an infinite number", "Correct or leave out"),
+        (
+            {"teachers": {"a": np.full((10, 3), np.inf)}},
+            "logits of a from row 0",
+            "an infinite number",
+            "Correct or leave out",
+        ),
         (
             {"teachers": {"a": np.full((10, 3), 1 / 3)}},
-            "logits of a",
+            "logits of a from row 0",
             "rows that are non-negative and sum",
             "Say what they",
         ),
-        ({"kinds": {"a": "probabilities"}}, "logits of a", "row 0 with least element", "If these are logits, say so"),
+        (
+            {"kinds": {"a": "probabilities"}},
+            "logits of a from row 0",
+            "row 0 with least element",
+            "If these are logits, say so",
+        ),
         ({"kinds": {"b": "logits"}}, "kinds", "'b'", "Check the spelling"),
         ({"softening": {"b": 2.0}}, "softening", "'b'", "Check the spelling"),
         ({"softening": {"a": 0.0}}, "softening of a", "0.0", "Pass another value"),
@@ -200,15 +210,20 @@ def test_teachers_that_disagree_are_refused_by_the_writer(tmp_path, logits):
         ({"ids": ["a"] * 10}, "ids", "1 more than once: 'a'", "Remove or rename the repeated example"),
         ({"ids": [""] * 10}, "ids", "10 missing", "Fill it in or leave the example out"),
         ({"ids": ["a"], "teachers": {"a": np.ones((1, 3))}}, "examples", "1", "Give more examples"),
-        ({"class_names": ["x", "y"]}, "logits of a", "3 classes", "Give the same classes"),
+        ({"class_names": ["x", "y"]}, "logits of a from row 0", "3 classes", "Give the same classes"),
         (
             {"class_names": ["x", "x", "y"]},
             "class_names",
             "1 more than once: 'x'",
             "Remove or rename the repeated class",
         ),
-        ({"teachers": {"a": np.ones((10, 1))}}, "logits of a", "1", "Give every class a column"),
-        ({"teachers": {"a": np.ones(10)}}, "logits of a", "an array of shape (10,)", "Give a row for each example"),
+        ({"teachers": {"a": np.ones((10, 1))}}, "logits of a from row 0", "1", "Give every class a column"),
+        (
+            {"teachers": {"a": np.ones(10)}},
+            "logits of a from row 0",
+            "an array of shape (10,)",
+            "Give a row for each example",
+        ),
     ],
 )
 def test_bad_outputs_are_refused(tmp_path, logits, changes, field, found, action):
@@ -270,7 +285,7 @@ import numpy as np
 from mtbkd_jax.errors import StorageError
 from mtbkd_jax.teachers import write_teacher_outputs
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 try:
     write_teacher_outputs(sys.argv[1], {"a": -np.ones((9999, 3))}, ids=np.arange(9999))
 except StorageError as error:
@@ -279,15 +294,20 @@ except StorageError as error:
 
 
 def test_a_full_disk_leaves_a_directory_that_is_known_to_be_unfinished(tmp_path):
-    # Parts of 4,096 rows and 3 classes make 49,156 bytes with the checksum, and the ids 4 bytes a row.
-    program = FULL_DISK.replace("50_000", "30_000")
     path = str(tmp_path / "out")
-    output = subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run([sys.executable, "-c", FULL_DISK, path], check=True, capture_output=True, text=True).stdout
     assert output.startswith(f"{errno.EFBIG} ")
     assert "Free some space or choose another disk, then start again in a new directory" in output
     assert path in output
     with pytest.raises(InputError, match="expected a finished directory"):
         teachers.open_teacher_outputs(path)
+
+
+def test_rows_of_later_parts_are_counted_from_where_the_part_starts(tmp_path, logits):
+    writer = teachers.TeacherOutputsWriter(tmp_path / "out", ["a"], ids=IDS)
+    writer.append("a", IDS[:7], logits[:7, 0])
+    with refused("out", "logits of a from row 7", "NaN in row 1", "Correct or leave out these rows"):
+        writer.append("a", IDS[7:], np.array([[1, 2, 3], [1, 2, np.nan], [1, 2, 3]]))
 
 
 def test_a_directory_that_cannot_be_made_is_a_storage_error(tmp_path, logits):
@@ -512,7 +532,9 @@ def test_the_temperature_is_relative_to_the_teachers_own_logits(logits):
     plain = jax.nn.softmax(logits / 3.0)
     softened_before = logits / np.array([1.0, 5.0], np.float32)[:, None]
     probs = teachers.softened_probs(jnp.asarray(softened_before), 3.0, jnp.array([1.0, 5.0]))
+    traced = jax.jit(teachers.softened_probs)(softened_before, jnp.array(3.0), jnp.array([1.0, 5.0]))
     # Rounding of logits of magnitude 3 in float32: a few units of 2^-23.
     np.testing.assert_allclose(probs, plain, rtol=3e-6)
+    np.testing.assert_allclose(traced, plain, rtol=3e-6)
     with pytest.raises(InputError, match="temperature: value: found 0"):
-        teachers.softened_probs(jnp.asarray(logits), 0.0, jnp.ones(2))
+        teachers.softened_probs(logits, 0.0, np.ones(2, np.float32))
