@@ -1,0 +1,1 @@
+"""Studies that stand behind the figures of the documentation; each is run with ``python -m experiments.NAME``."""

@@ -1,0 +1,143 @@
+"""The DeepLoc 2.0 subset of the paper: 2,500 proteins, ten compartments, and the logits of its two teachers.
+
+The data are not part of this project. They are a directory that holds ``train.npz`` and, under ``as_published``, the CSV file of the
+authors with the accession numbers; see :func:`read_deeploc` for the fields. Cross-validation runs over ``partition``, DeepLoc's
+homology partition: proteins of different partitions are not alike, so a fold says something about new proteins.
+"""
+
+import csv
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mtbkd_jax.errors import InputError
+
+DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "deeploc"
+TEACHER_NAMES = ("esm2_650m", "prott5_xl")
+NUM_FEATURES = 256
+
+_PUBLISHED = Path("as_published") / "data_our_train_sample.csv"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DeepLoc:
+    """The proteins with one compartment each, in the order in which the authors publish them.
+
+    Attributes:
+      ids: UniProt accession numbers, ``[2500]``.
+      inputs: mean hidden state of the 256-unit UniRep protein language model, ``[2500, 256]``, not standardised.
+      labels: 0 to 9, ``[2500]``.
+      partition: DeepLoc's homology partition, 0 to 4, ``[2500]``.
+      teacher_logits: ``[2500, 2, 10]``, at temperature 1. The teachers were trained on part of these proteins.
+      teacher_names: ``[2]``.
+      class_names: ``[10]``.
+    """
+
+    ids: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+    partition: np.ndarray
+    teacher_logits: np.ndarray
+    teacher_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+
+def read_deeploc(directory: str | Path = DEFAULT_DIRECTORY) -> DeepLoc:
+    """Read the training part, without unpickling anything.
+
+    The accession numbers in ``train.npz`` are an object array, so they are taken from the published CSV file, after
+    labels, partitions and sequences of the two files are found to agree protein by protein.
+
+    Raises:
+      InputError: if a file or a field is missing, or the two files do not describe the same proteins in the same order.
+    """
+    directory = Path(directory)
+    path, published_path = directory / "train.npz", directory / _PUBLISHED
+    for needed in (path, published_path):
+        if not needed.is_file():
+            raise InputError(
+                str(directory),
+                str(needed.relative_to(directory)),
+                "no such file",
+                "the DeepLoc development data",
+                "Give the directory that holds train.npz and as_published/.",
+            )
+
+    with np.load(path, allow_pickle=False) as archive:
+        needed_fields = ("labels", "partition", "unirep256", "class_names", "sequence_bytes", "sequence_offsets")
+        needed_fields += tuple(f"teacher_{name}" for name in TEACHER_NAMES)
+        for field in needed_fields:
+            if field not in archive.files:
+                raise InputError(
+                    str(path), field, "no such array", "an array of that name", "Give the DeepLoc development data."
+                )
+        fields = {field: archive[field] for field in needed_fields}
+    with published_path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+
+    residues, offsets = fields["sequence_bytes"].tobytes().decode("ascii"), fields["sequence_offsets"]
+    sequences = [residues[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    for column, ours in (("Label", fields["labels"]), ("Partition", fields["partition"]), ("Sequence", sequences)):
+        _check_same_proteins(published_path, column, [row[column] for row in rows], [str(value) for value in ours])
+
+    return DeepLoc(
+        ids=np.array([row["ACC"] for row in rows]),
+        inputs=fields["unirep256"][:, :NUM_FEATURES].astype(np.float32),
+        labels=fields["labels"].astype(np.int32),
+        partition=fields["partition"].astype(np.int32),
+        teacher_logits=np.stack([fields[f"teacher_{name}"] for name in TEACHER_NAMES], axis=1).astype(np.float32),
+        teacher_names=TEACHER_NAMES,
+        class_names=tuple(str(name) for name in fields["class_names"]),
+    )
+
+
+def folds(partition: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers to train on and to test on, one pair for each homology partition in turn."""
+    for held_out in np.unique(partition):
+        yield np.flatnonzero(partition != held_out), np.flatnonzero(partition == held_out)
+
+
+def label_subset(labels: np.ndarray, num_labels: int, seed: int) -> np.ndarray:
+    """Keep ``num_labels`` labels, at random within each class, and set the others to −1.
+
+    Each class keeps its share of the labels, rounded by largest remainder, but at least one where ``num_labels`` allows
+    one for each: the student is to know that the class exists.
+
+    Raises:
+      InputError: if there are fewer labels than ``num_labels``, or ``num_labels`` is negative.
+    """
+    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+    if not 0 <= num_labels <= counts.sum():
+        raise InputError(
+            "label_subset", "num_labels", str(num_labels), f"0 to {counts.sum()}", "Give a number of labels to keep."
+        )
+    first = np.minimum(1, counts) if num_labels >= len(classes) else np.zeros_like(counts)
+    share = (num_labels - first.sum()) * (counts - first) / max(1, (counts - first).sum())
+    quota = first + np.floor(share).astype(int)
+    by_remainder = np.argsort(-(share - np.floor(share)), kind="stable")
+    quota[by_remainder[: num_labels - quota.sum()]] += 1
+
+    rng = np.random.default_rng(seed)
+    subset = np.full(len(labels), -1, np.int32)
+    for label, number in zip(classes, quota, strict=True):
+        kept = rng.permutation(np.flatnonzero(labels == label))[:number]
+        subset[kept] = label
+    return subset
+
+
+def _check_same_proteins(path: Path, column: str, published: list[str], ours: list[str]) -> None:
+    if len(published) != len(ours):
+        raise InputError(
+            str(path),
+            column,
+            f"{len(published)} rows",
+            f"{len(ours)} rows, as in train.npz",
+            "Use the file of train.npz.",
+        )
+    for row, (theirs, own) in enumerate(zip(published, ours, strict=True)):
+        if theirs != own:
+            raise InputError(
+                str(path), f"{column} of row {row}", theirs, f"{own}, as in train.npz", "Use the file of train.npz."
+            )
