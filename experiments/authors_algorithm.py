@@ -105,7 +105,7 @@ def log_prior(
 
 
 def _dirichlet_mixture(teacher_logits):
-    """What the prior needs of the teachers: softened probabilities, and log weight plus log normaliser of each Dirichlet."""
+    """What the prior needs of the teachers: softened probabilities, and log weight plus log normaliser of each."""
     probs = jax.nn.softmax(teacher_logits / TEMPERATURE)
     alpha = 1.0 + CONCENTRATION * probs
     log_normalizer = gammaln(alpha.sum(-1)) - gammaln(alpha).sum(-1)
@@ -138,7 +138,7 @@ def _loss(params: Params, batch, is_example):
 
 
 def _epoch_batches(key: Key, num_examples: int):
-    """Row numbers of one shuffled pass, ``[batches, 64]``, and which are examples: the last batch may be a short one."""
+    """Row numbers of one shuffled pass, ``[batches, 64]``, and which of them are examples and not padding."""
     num_batches = -(-num_examples // BATCH_SIZE)
     padding = num_batches * BATCH_SIZE - num_examples
     index = jnp.pad(jax.random.permutation(key, num_examples), (0, padding))

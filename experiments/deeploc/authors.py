@@ -1,7 +1,8 @@
 """The authors' algorithm on DeepLoc, five-fold over the homology partition: ``python -m experiments.deeploc.authors``.
 
-Trains on four partitions with all their labels, tests on the fifth, and writes accuracy, NLL (nats) and ECE (15 fixed bins)
-of the predictive mean for each fold, then their mean and standard deviation over folds, to ``authors_algorithm.csv`` beside this file.
+Trains on four partitions with all their labels, tests on the fifth, and writes accuracy, NLL (nats) and ECE (15 fixed
+bins) of the predictive mean for each fold, then their mean and standard deviation over folds, to
+``authors_algorithm.csv`` beside this file.
 """
 
 import argparse

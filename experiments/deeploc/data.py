@@ -1,12 +1,14 @@
 """The DeepLoc 2.0 subset of the paper: 2,500 proteins, ten compartments, and the logits of its two teachers.
 
-The data are not part of this project. They are a directory that holds ``train.npz`` and, under ``as_published``, the CSV file of the
-authors with the accession numbers; see :func:`read_deeploc` for the fields. Cross-validation runs over ``partition``, DeepLoc's
-homology partition: proteins of different partitions are not alike, so a fold says something about new proteins.
+The data are not part of this project. They are a directory that holds ``train.npz`` and, under ``as_published``, the CSV
+file of the authors with the accession numbers; see :func:`read_deeploc` for the fields. Cross-validation runs over
+``partition``, DeepLoc's homology partition: proteins of different partitions are not alike, so a fold says something about
+new proteins.
 """
 
 import csv
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +80,7 @@ def read_deeploc(directory: str | Path = DEFAULT_DIRECTORY) -> DeepLoc:
         rows = list(csv.DictReader(file))
 
     residues, offsets = fields["sequence_bytes"].tobytes().decode("ascii"), fields["sequence_offsets"]
-    sequences = [residues[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    sequences = [residues[start:stop] for start, stop in itertools.pairwise(offsets)]
     for column, ours in (("Label", fields["labels"]), ("Partition", fields["partition"]), ("Sequence", sequences)):
         _check_same_proteins(published_path, column, [row[column] for row in rows], [str(value) for value in ours])
 

@@ -3,9 +3,9 @@
     x₁ ~ U(−3, 3.5),   x₂ ~ U(−3, 3),   P(y = 1 | x) = 1 / (1 + exp(−η(x)))
     η(x) = −0.5 + 0.1 x₁ + 0.8 x₁² − 0.8 x₂²
 
-A domain is a third of the range of x₁ (the paper shows its domains in a figure only). Each teacher is a 2-7-10-12-10-5-2
-network with dropout, trained on data of its own from its own domain. Outside it a teacher is often wrong and just as certain:
-that is the case in which one has to learn whom to trust.
+A domain is a third of the range of x₁ (the paper shows its domains in a figure only). Each teacher is a
+2-7-10-12-10-5-2 network with dropout, trained on data of its own from its own domain. Outside it a teacher is often wrong
+and just as certain: that is the case in which one has to learn whom to trust.
 """
 
 import dataclasses
@@ -101,8 +101,7 @@ def bayes_limit(num_points: int = 1_500) -> tuple[float, float]:
 class Teacher(nn.Module):
     """The paper's teacher, 2-7-10-12-10-5-2, with dropout after each hidden layer.
 
-    The masks of the dropout are an argument: drawn once an epoch, and so outside the loop that has to be compiled and run
-    for each minibatch.
+    The masks of the dropout are an argument, so that they can be drawn once an epoch and not for each minibatch.
     """
 
     @nn.compact
@@ -254,14 +253,17 @@ def _train_until_good(keys: Key, share_elsewhere: float, retrain_failed: bool):
     trained = np.asarray(trained)
     attempts = np.ones(trained.shape, np.int32)
     while retrain_failed and not trained.all() and attempts.max() < _MAX_ATTEMPTS:
-        # The teachers that are good already are trained again and thrown away: cheaper than compiling for another shape.
+        # Teachers that are good already are trained again and thrown away: cheaper than compiling for another shape.
         again, better = _train_teachers(keys, jnp.int32(attempts.max()), share_elsewhere)
         attempts = np.where(trained, attempts, attempts + 1)
-        params = jax.tree.map(
-            lambda old, new: jnp.where(trained.reshape(trained.shape + (1,) * (old.ndim - 2)), old, new), params, again
-        )
+        params = jax.tree.map(partial(_keep_where, trained), params, again)
         trained = trained | np.asarray(better)
     return params, attempts, trained
+
+
+def _keep_where(is_kept: np.ndarray, old: jax.Array, new: jax.Array) -> jax.Array:
+    """``old [draws, G, ...]`` for the teachers that are kept, ``new`` for the others."""
+    return jnp.where(is_kept.reshape(is_kept.shape + (1,) * (old.ndim - 2)), old, new)
 
 
 @jax.jit
