@@ -24,9 +24,13 @@ def chain_mesh(num_chains: int) -> Mesh:
 def over_chains(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
     """Run ``function(chain, shared)`` for every chain: arrays of ``chain`` and of the result are stacked over chains.
 
-    On a CPU the chains of a device run one after the other, so that a chain is computed by the same matrix products, to the bit,
-    however many others share its device; a batched product would sum in another order, and is no faster there. Accelerators need
-    the batch to be busy.
+    On a CPU the chains of a device run one after the other, so that a chain is computed by the same matrix products, to
+    the bit, however many others share its device; a batched product may sum in another order, and is no faster there.
+    Accelerators need the batch to be busy.
+
+    What still decides the bits of a long sum on a CPU is the number of threads that XLA has: the environment variable
+    NPROC, or else the number of cores, and at least the number of devices. So more devices than cores agree with fewer
+    only under one NPROC.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
 

@@ -1,8 +1,8 @@
 """Running chains: burn-in, thinning, chunks, several devices, and chains that fail.
 
-One compiled program advances all chains from draw to draw, without a round trip to the host in between. How many steps lie between
-two draws, and how many draws a chunk has, are arguments of that program; so it compiles once for the burn-in and for every chunk,
-and the numbers cannot depend on how a run is cut.
+One compiled program advances all chains from draw to draw, without a round trip to the host in between. How many steps
+lie between two draws, and how many draws a chunk has, are arguments of that program; so it compiles once for the
+burn-in and for every chunk, and the numbers cannot depend on how a run is cut.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class DrawSink(Protocol):
     """Where draws go as they come, such as ``draws.DrawStore``."""
 
     def append(self, positions: Params, log_density: np.ndarray, failed_at: np.ndarray) -> None:
-        """Take the next draws: arrays ``[chains, draws, ...]``, ``[chains, draws]``, and ``[chains]`` as in ``ChainRun``."""
+        """Take the next draws: ``[chains, draws, ...]``, ``[chains, draws]``, and ``[chains]`` as in ``ChainRun``."""
 
 
 class ChainRun(NamedTuple):
@@ -40,7 +40,8 @@ class ChainRun(NamedTuple):
 
     Attributes:
       positions: parameters stacked to ``[chains, draws, ...]``, or the sink that they went to.
-      info: log density, acceptance rate and divergence at each draw, ``[chains, draws]``; divergent means at any step since the last draw.
+      info: log density, acceptance rate and divergence at each draw, ``[chains, draws]``; divergent means at any step
+        since the last draw.
       failed_at: the step at which each chain's density or position was no longer finite, ``[all chains]``; -1 is never.
       states: states after the last step, stacked over all chains, to go on from.
     """
@@ -99,8 +100,8 @@ def sample_chains(
 ) -> ChainRun:
     """Run all chains at once.
 
-    The result depends on the key and the other arguments that say what is sampled, and neither on ``chunk_size`` nor (on CPUs) on
-    the number of devices, which share the chains out evenly.
+    The result depends on the key and the other arguments that say what is sampled, and neither on ``chunk_size`` nor
+    (on CPUs) on the number of devices, which share the chains out evenly.
 
     A chain whose log density or position is no longer finite is frozen there and none of its draws are used.
 
@@ -110,14 +111,14 @@ def sample_chains(
       key: not to be used again.
       data: what ``draw_batch`` draws from; any pytree of arrays.
       draw_batch: ``(key, data) -> batch``, called in each step of each chain.
-      step_size: ``step -> number or [chains]``; with a ``cyclical`` schedule, steps outside the sampling parts of the cycles do not
-        count for ``thinning``, and no draw is taken there.
+      step_size: ``step -> number or [chains]``; with a ``cyclical`` schedule, steps outside the sampling parts of the
+        cycles do not count for ``thinning``, and no draw is taken there.
       num_draws: draws of each chain to keep.
       num_burn_in: steps before the first that counts.
       thinning: every how many (sampling) steps a draw is kept.
       chunk_size: draws between two visits of the host; memory on the device holds that many.
-      explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same kind; None takes
-        the same sampler everywhere.
+      explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same
+        kind; None takes the same sampler everywhere.
       sink: where the draws go; None keeps them in memory.
       progress: called once a chunk.
 
@@ -152,9 +153,8 @@ def sample_chains(
 
     receiver = _Memory() if sink is None else sink
     infos = []
-    for chunk, draws, last_states in _one_behind(compute()):
-        count = len(chunk.gaps)
-        positions, info = jax.tree.map(lambda rows: np.asarray(rows)[:, :count], (draws.positions, draws.info))  # noqa: B023
+    for chunk, draws, last_states in _one_behind(compute()):  # noqa: B007: the last ones are returned
+        positions, info = _on_host((draws.positions, draws.info), len(chunk.gaps))
         failed_at = np.asarray(draws.failed_at)
         _check_any_alive(failed_at)
         if chunk.is_kept:
@@ -239,12 +239,16 @@ def _plan(kept_steps: np.ndarray, num_burn_in: int, chunk_size: int, thinning: i
 
 
 def _one_behind(items: Iterator[Any]) -> Iterator[Any]:
-    """Yield each item once the next has been asked for, so that the device computes it while the host handles this one."""
+    """Yield each item after the next was asked for: the device computes it while the host handles this one."""
     previous = next(items)
     for item in items:
         yield previous
         previous = item
     yield previous
+
+
+def _on_host(rows: Any, count: int) -> Any:
+    return jax.tree.map(lambda row: np.asarray(row)[:, :count], rows)
 
 
 class _Memory:

@@ -6,7 +6,6 @@ A schedule is also a pytree whose leaves are its numbers: another step size does
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
@@ -35,7 +34,8 @@ def constant(step_size: Any) -> Schedule:
 def polynomial(scale: float, *, offset: float = 1.0, power: float = 0.55) -> Schedule:
     """``scale * (offset + step) ** -power`` (Welling and Teh, 2011, section 3).
 
-    Steps shrink, so that the bias vanishes, and their sum diverges for a power of at most one, so that the chain never freezes.
+    Steps shrink, so that the bias vanishes, and their sum diverges for a power of at most one, so that the chain never
+    freezes.
 
     >>> float(polynomial(1.0, offset=4.0, power=0.5)(0))
     0.5
@@ -67,9 +67,9 @@ class Cyclical(NamedTuple):
 def cyclical(peak: float, *, cycle_length: int, exploration: float = 0.8) -> Cyclical:
     """Cosine cycles from ``peak`` to zero (Zhang et al., 2020, equation 1 and algorithm 1).
 
-    The large steps at the start of a cycle look for another mode and the small ones at its end sample it: ``sample_chains`` keeps
-    draws only after the first ``exploration`` share of a cycle. In the publication that first part has no noise; give
-    ``sample_chains`` the same sampler at temperature zero as its ``explorer`` for that.
+    The large steps at the start of a cycle look for another mode and the small ones at its end sample it:
+    ``sample_chains`` keeps draws only after the first ``exploration`` share of a cycle. In the publication that first
+    part has no noise; give ``sample_chains`` the same sampler at temperature zero as its ``explorer`` for that.
 
     >>> schedule = cyclical(0.2, cycle_length=10, exploration=0.5)
     >>> float(schedule(10)), bool(schedule.is_sampling(4)), bool(schedule.is_sampling(5))

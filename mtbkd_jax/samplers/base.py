@@ -12,10 +12,11 @@ class SamplerInfo(NamedTuple):
     """What an observer wants to know about a step.
 
     Attributes:
-      log_density: the (minibatch estimate of the) log density in nats that the step evaluated. SGHMC, HMC and NUTS evaluate it at
-        the new position; SGLD at the position that the step started from.
+      log_density: the (minibatch estimate of the) log density in nats that the step evaluated. SGHMC, HMC and NUTS
+        evaluate it at the new position; SGLD at the position that the step started from.
       acceptance_rate: mean probability of acceptance; 1 for samplers that accept every step.
-      is_divergent: whether the Hamiltonian was not conserved by a wide margin; never for samplers that accept every step.
+      is_divergent: whether the Hamiltonian was not conserved by a wide margin; never for samplers that accept every
+        step.
     """
 
     log_density: Float[Array, "..."]

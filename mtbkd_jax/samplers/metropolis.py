@@ -17,8 +17,8 @@ from mtbkd_jax.types import MinibatchLogDensity, Params
 class MetropolisState(NamedTuple):
     """Position, and the diagonal of the inverse mass matrix in the order of the raveled position.
 
-    Neither the log density nor its gradient is remembered: the batch is an argument of the step, so they may be those of another
-    density. The price is one gradient on top of those of the trajectory.
+    Neither the log density nor its gradient is remembered: the batch is an argument of the step, so they may be those
+    of another density. The price is one gradient on top of those of the trajectory.
     """
 
     position: Params
@@ -26,10 +26,12 @@ class MetropolisState(NamedTuple):
 
 
 def metropolis_sampler(kernel: Callable, log_density: MinibatchLogDensity, temperature: float) -> Sampler:
-    """Turn a BlackJAX kernel ``(key, state, log_density, step_size, inverse_mass_matrix) -> (state, info)`` into a sampler.
+    """Turn a BlackJAX kernel into a sampler.
 
-    The target is ``log_density / temperature`` and the step size is in the time unit of SGHMC, whose momentum is N(0, T): the largest
-    stable step is the same at every temperature.
+    The kernel is ``(key, state, log_density, step_size, inverse_mass_matrix) -> (state, info)``.
+
+    The target is ``log_density / temperature`` and the step size is in the time unit of SGHMC, whose momentum is N(0,
+    T): the largest stable step is the same at every temperature.
     """
     check_positive(temperature=temperature)
 

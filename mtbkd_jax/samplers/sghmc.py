@@ -5,9 +5,9 @@ Samples exp(log p(θ) / T) by the scheme of Chen et al. (2014), equation 15, in 
     θ ← θ + ε r
     r ← (1 − αε) r + ε ∇log p̂(θ) + √(2αεT) ξ,        ξ ~ N(0, I)
 
-The force is taken at the new position (symplectic Euler), which is stable while ε² times the largest curvature is below 4 − 2αε; with
-the force at the old one the chain would blow up as soon as ε times the curvature exceeds α. The bias of the stationary law is O(ε)
-at every temperature T ≥ 0, in units where the momentum is N(0, T).
+The force is taken at the new position (symplectic Euler), which is stable while ε² times the largest curvature is below
+4 − 2αε; with the force at the old one the chain would blow up as soon as ε times the curvature exceeds α. The bias of
+the stationary law is O(ε) at every temperature T ≥ 0, in units where the momentum is N(0, T).
 """
 
 from typing import NamedTuple
@@ -38,7 +38,8 @@ def sghmc(log_density: MinibatchLogDensity, *, friction: float, temperature: flo
       temperature: T; 1 samples the posterior, 0 descends to its mode.
 
     Returns:
-      A pair of pure functions ``init(position, key) -> state`` and ``step(key, state, batch, step_size) -> (state, info)``.
+      A pair of pure functions ``init(position, key) -> state`` and ``step(key, state, batch, step_size) -> (state,
+      info)``.
 
     Raises:
       InputError: if ``friction`` is not positive, or ``temperature`` is negative or not a number.

@@ -4,8 +4,9 @@ Samples exp(log p(θ) / T) by the Euler scheme of Welling and Teh (2011), in the
 
     θ ← θ + ε ∇log p̂(θ) + √(2εT) ξ,        ξ ~ N(0, I)
 
-Stable while ε is below two over the largest curvature. The bias of the stationary law is O(ε): on a Gaussian with precision Λ the
-covariance is T (Λ − εΛ²/2)⁻¹ in place of T Λ⁻¹, to which minibatches add ε/2 times the variance of their gradients.
+Stable while ε is below two over the largest curvature. The bias of the stationary law is O(ε): on a Gaussian with
+precision Λ the covariance is T (Λ − εΛ²/2)⁻¹ in place of T Λ⁻¹, to which minibatches add ε/2 times the variance of
+their gradients.
 """
 
 from typing import NamedTuple
@@ -33,7 +34,8 @@ def sgld(log_density: MinibatchLogDensity, *, temperature: float = 1.0) -> Sampl
       temperature: T; 1 samples the posterior, 0 descends to its mode.
 
     Returns:
-      A pair of pure functions ``init(position, key) -> state`` and ``step(key, state, batch, step_size) -> (state, info)``.
+      A pair of pure functions ``init(position, key) -> state`` and ``step(key, state, batch, step_size) -> (state,
+      info)``.
 
     Raises:
       InputError: if ``temperature`` is negative or not a number.

@@ -1,8 +1,8 @@
-"""Adaptation of the step size and of the mass matrix of HMC and NUTS, in the three stages of Stan, with the parts of BlackJAX.
+"""Adaptation of the step size and the mass matrix of HMC and NUTS in the three stages of Stan, with parts of BlackJAX.
 
-A first fast stage adapts the step size alone (dual averaging to an acceptance rate), slow windows of doubling length also estimate
-the variance of each parameter, and a last fast stage fits the step size to it. What is remembered is a fixed number of floats for
-each parameter, however many steps there are.
+A first fast stage adapts the step size alone (dual averaging to an acceptance rate), slow windows of doubling length
+also estimate the variance of each parameter, and a last fast stage fits the step size to it. What is remembered is a
+fixed number of floats for each parameter, however many steps there are.
 """
 
 from functools import partial
