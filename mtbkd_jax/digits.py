@@ -20,6 +20,7 @@ arguments alone: the number of threads plays no part.
 
 import dataclasses
 from functools import partial
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -243,7 +244,7 @@ def _train_and_ask(
 
     keys = jax.random.split(batch_key, _CNN_STEPS)
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-    return network.apply(params, asked)
+    return cast(Array, network.apply(params, asked))  # without `mutable` it is the output alone
 
 
 def _teach_cnn(
