@@ -165,6 +165,18 @@ def _train(params: Params, key: Key, data, num_epochs: int) -> Params:
     return params
 
 
+def _sgld_step(key: Key, params: Params, data, index, is_example) -> Params:
+    gradient = jax.grad(_loss)(params, jax.tree.map(lambda rows: rows[index], data), is_example)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
+
+    def move(value, slope, leaf_key):
+        noise = jax.random.normal(leaf_key, value.shape)
+        return value - SGLD_STEP_SIZE * len(data[1]) * slope + jnp.sqrt(2.0 * SGLD_STEP_SIZE) * noise
+
+    return jax.tree.map(move, params, gradient, keys)
+
+
 @partial(jax.jit, static_argnames="num_epochs")
 def _sample(params: Params, key: Key, data, test_inputs, num_epochs: int):
     num_examples = len(data[1])
@@ -180,15 +192,7 @@ def _sample(params: Params, key: Key, data, test_inputs, num_epochs: int):
 
     def step(params, step_batch):
         t, index, is_example = step_batch
-        gradient = jax.grad(_loss)(params, jax.tree.map(lambda rows: rows[index], data), is_example)
-        leaves, tree = jax.tree.flatten(params)
-        keys = jax.tree.unflatten(tree, list(jax.random.split(jax.random.fold_in(noise_key, t), len(leaves))))
-
-        def move(value, slope, leaf_key):
-            noise = jax.random.normal(leaf_key, value.shape)
-            return value - SGLD_STEP_SIZE * num_examples * slope + jnp.sqrt(2.0 * SGLD_STEP_SIZE) * noise
-
-        return jax.tree.map(move, params, gradient, keys), None
+        return _sgld_step(jax.random.fold_in(noise_key, t), params, data, index, is_example), None
 
     def draw(params, step_batches):
         params, _ = jax.lax.scan(step, params, step_batches)

@@ -1,9 +1,8 @@
 """The DeepLoc 2.0 subset of the paper: 2,500 proteins, ten compartments, and the logits of its two teachers.
 
-The data are not part of this project. They are a directory that holds ``train.npz`` and, under ``as_published``, the CSV
-file of the authors with the accession numbers; see :func:`read_deeploc` for the fields. Cross-validation runs over
-``partition``, DeepLoc's homology partition: proteins of different partitions are not alike, so a fold says something about
-new proteins.
+The data are not part of this project. They are a directory that holds ``train.npz`` and, under ``as_published``, the
+CSV file of the authors with the accession numbers. Cross-validation runs over ``partition``, the homology partition of
+DeepLoc: proteins of different partitions are not alike, so a fold says something about new proteins.
 """
 
 import csv

@@ -4,8 +4,8 @@
     η(x) = −0.5 + 0.1 x₁ + 0.8 x₁² − 0.8 x₂²
 
 A domain is a third of the range of x₁ (the paper shows its domains in a figure only). Each teacher is a
-2-7-10-12-10-5-2 network with dropout, trained on data of its own from its own domain. Outside it a teacher is often wrong
-and just as certain: that is the case in which one has to learn whom to trust.
+2-7-10-12-10-5-2 network with dropout, trained on data of its own from its own domain. Outside it a teacher is often
+wrong and just as certain: that is the case in which one has to learn whom to trust.
 """
 
 import dataclasses
@@ -30,10 +30,11 @@ TEACHER_NAMES = ("left", "middle", "right")
 
 _TEACHER_WIDTHS = (7, 10, 12, 10, 5)
 _TEACHER_DROPOUT = 0.02
-_TEACHER_EXAMPLES = 4_096
-_TEACHER_EPOCHS = 60
+# Few examples and many passes: what makes a teacher more certain than it is right.
+_TEACHER_EXAMPLES = 384
+_TEACHER_EPOCHS = 500
 _TEACHER_BATCH = 64
-_TEACHER_LEARNING_RATE = 5e-3
+_TEACHER_LEARNING_RATE = 1e-2
 _MAX_ATTEMPTS = 5
 # A trained teacher lowers the NLL of its class frequencies by a quarter or more; one whose units died stays at 0.
 _TRAINED_NLL_RATIO = 0.9

@@ -1,0 +1,407 @@
+"""Distillation, end to end: from arrays to a sampled posterior.
+
+    teachers → weighting → centers → settings chosen on the labels → posterior → chains → draws
+
+``learn`` goes as far as the choice of settings and ``sample_posterior`` takes it from there; ``distil`` is both. Every step is a function
+of its own module and can be called alone.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike
+
+from mtbkd_jax.centers import Centers, choose_center_scale, distil_centers
+from mtbkd_jax.chains import chain_mesh, copy_to_all, copy_to_chains, over_chains
+from mtbkd_jax.checks import check_finite, check_labels, check_positive
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.examples import Examples, full_batch, labelled_first, stratified_minibatch
+from mtbkd_jax.folds import stratified_folds
+from mtbkd_jax.function_prior import dirichlet_components
+from mtbkd_jax.posterior import find_mode
+from mtbkd_jax.samplers import hmc, nuts, sghmc, sgld, warm_up
+from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
+from mtbkd_jax.schedules import constant
+from mtbkd_jax.selection import (
+    Budget,
+    Choice,
+    Fold,
+    GivenSettings,
+    Problem,
+    choose_settings,
+    cross_validated_log_scores,
+)
+from mtbkd_jax.settings import PriorSettings, distillation_posterior, no_teacher
+from mtbkd_jax.step_size import largest_curvature
+from mtbkd_jax.students import Student
+from mtbkd_jax.teachers import softened_probs
+from mtbkd_jax.tree import tree_where
+from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.types import Key, Params
+from mtbkd_jax.weighting import WeightingRule, entropy_weighting
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the posterior is sampled.
+
+    Attributes:
+      sampler: SGHMC and SGLD step on minibatches; HMC and NUTS on all of the data, with adaptation, and are exact.
+      num_chains: chains; they start at the teachers' centers in turn, and the last one at random.
+      num_mode_steps: Adam steps from each start to the mode nearby, before any sampling.
+      num_burn_in: steps before the first draw (for HMC and NUTS, the steps of adaptation).
+      num_draws: draws kept of each chain.
+      thinning: steps from one draw to the next.
+      batch_size: examples in a minibatch.
+      step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest curvature; the leapfrog is
+        stable below 2.
+      momentum_decay: share of the momentum that SGHMC forgets in a step.
+      num_leapfrog_steps: of HMC.
+      temperature: of the posterior; 1 is Bayes.
+    """
+
+    sampler: Literal["sghmc", "sgld", "hmc", "nuts"] = "sghmc"
+    num_chains: int = 4
+    num_mode_steps: int = 1000
+    num_burn_in: int = 1000
+    num_draws: int = 100
+    thinning: int = 20
+    batch_size: int = 128
+    step_fraction: float = 0.3
+    momentum_decay: float = 0.05
+    num_leapfrog_steps: int = 20
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """How a student is distilled.
+
+    Attributes:
+      softening: τ, the temperature that softens the teachers' and the student's probabilities in the function-space prior.
+      settings: the priors' settings; those left out are chosen on the labels.
+      num_folds: folds of the labels, for trust and for the choice of settings.
+      defensive_weight: prior weight of the wide component of the weight-space prior.
+      budget: length of the chains that score a candidate.
+      sampling: how the posterior is sampled.
+    """
+
+    softening: float = 1.0
+    settings: GivenSettings = field(default_factory=GivenSettings)
+    num_folds: int = 5
+    defensive_weight: float = 0.05
+    budget: Budget = field(default_factory=Budget)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+class Lessons(NamedTuple):
+    """What the teachers taught, given some labels.
+
+    Attributes:
+      examples: inputs and labels, those with a label first.
+      teacher_probs: softened probabilities.
+      log_weights: of the flat component and of each teacher.
+      centers: the student's parameters distilled from the pool and from each teacher.
+    """
+
+    examples: Examples
+    teacher_probs: Float[Array, "examples teachers classes"]
+    log_weights: Float[Array, "examples components"]
+    centers: Centers
+
+
+class Distillation(NamedTuple):
+    """A distilled student.
+
+    Attributes:
+      student: the network.
+      lessons: of all labels, in the order ``order`` of the user's rows.
+      order: row of the user's arrays for each row of the lessons.
+      choice: the settings, and how each candidate did.
+      run: the chains.
+    """
+
+    student: Student
+    lessons: Lessons
+    order: Int[np.ndarray, " examples"]
+    choice: Choice
+    run: ChainRun
+
+
+def distil(
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    teacher_logits: ArrayLike,
+    student: Student,
+    *,
+    seed: int,
+    weighting: WeightingRule | None = None,
+    config: DistillationConfig = DistillationConfig(),
+    sink: DrawSink | None = None,
+    progress: Progress | None = None,
+) -> Distillation:
+    """Distil several teachers into one Bayesian student.
+
+    Args:
+      inputs: ``[examples, ...]``, standardised.
+      labels: ``[examples]``, 0 to classes - 1, and -1 where there is none.
+      teacher_logits: ``[examples, teachers, classes]``.
+      student: the network, as ``mlp``, ``cnn``, ``from_linen`` or ``from_nnx`` make it.
+      seed: the result depends on it, on the other arguments, and on nothing else.
+      weighting: how teachers are weighed; None learns trust where there are labels enough, and weighs by entropy otherwise.
+      config: how.
+      sink: where draws are streamed to; None keeps them in memory.
+      progress: called after each chunk of draws.
+
+    Raises:
+      InputError: if an array is not what it should be, or settings are to be chosen and no label is there to choose by.
+    """
+    learn_key, sample_key = jax.random.split(jax.random.key(seed))
+    lessons, order, choice = learn(learn_key, inputs, labels, teacher_logits, student, weighting=weighting, config=config)
+    run = sample_posterior(sample_key, student, lessons, choice.settings, config=config, sink=sink, progress=progress)
+    return Distillation(student, lessons, order, choice, run)
+
+
+def learn(
+    key: Key,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    teacher_logits: ArrayLike,
+    student: Student,
+    *,
+    weighting: WeightingRule | None = None,
+    config: DistillationConfig = DistillationConfig(),
+) -> tuple[Lessons, Int[np.ndarray, " examples"], Choice]:
+    """Weigh the teachers, distil the centers, and choose the settings. Arguments and errors are those of ``distil``.
+
+    Returns:
+      The lessons, the order of their rows in the user's arrays, and the choice.
+    """
+    inputs, labels, teacher_logits = _checked(inputs, labels, teacher_logits)
+    order = labelled_first(labels)
+    inputs, labels = jnp.asarray(inputs[order]), labels[order]
+    teacher_probs = softened_probs(teacher_logits[order], config.softening, jnp.ones(teacher_logits.shape[1]))
+    num_labelled = int((labels >= 0).sum())
+    rule = weighting or _default_weighting(num_labelled, config.num_folds)
+
+    scale_key, lesson_key, choice_key = jax.random.split(key, 3)
+    center_scale = choose_center_scale(scale_key, student, inputs, teacher_probs)
+    prepare = partial(_prepare, student, inputs, teacher_probs, center_scale, rule)
+    lessons = prepare(lesson_key, labels)
+    choice = _choose(choice_key, student, lessons, labels[:num_labelled], prepare, config)
+    return lessons, order, choice
+
+
+def sample_posterior(
+    key: Key,
+    student: Student,
+    lessons: Lessons,
+    settings: PriorSettings,
+    *,
+    config: DistillationConfig = DistillationConfig(),
+    sink: DrawSink | None = None,
+    progress: Progress | None = None,
+) -> ChainRun:
+    """Sample the student's posterior under given settings.
+
+    Every chain climbs to the mode near its start and goes on from there by the sampler.
+    """
+    sampling = config.sampling
+    check_positive(num_chains=sampling.num_chains, step_fraction=sampling.step_fraction)
+    start_key, mode_key, curvature_key, init_key, warm_up_key, chain_key = jax.random.split(key, 6)
+    examples = with_components(lessons, settings)
+    posterior = distillation_posterior(
+        student,
+        lessons.centers,
+        settings,
+        temperature=config.softening,
+        defensive_weight=config.defensive_weight,
+    )
+    minibatch = _minibatch(lessons, sampling.batch_size)
+    starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
+
+    def climb(start_and_key, data):
+        start, key = start_and_key
+        mode = find_mode(
+            posterior, start, key=key, data=data, draw_batch=minibatch, num_steps=sampling.num_mode_steps
+        ).params
+        return mode, largest_curvature(posterior, mode, full_batch(key, data), curvature_key)
+
+    mesh = chain_mesh(sampling.num_chains)
+    climb_all = jax.jit(over_chains(climb, mesh))
+    keys = jax.random.split(mode_key, sampling.num_chains)
+    modes, curvatures = climb_all(copy_to_chains((starts, keys), mesh), copy_to_all(examples, mesh))
+    largest = float(jnp.max(curvatures))
+
+    if sampling.sampler in ("hmc", "nuts"):
+        sampler = (
+            hmc(posterior, num_leapfrog_steps=sampling.num_leapfrog_steps, temperature=sampling.temperature)
+            if sampling.sampler == "hmc"
+            else nuts(posterior, temperature=sampling.temperature)
+        )
+        states = start_chains(sampler, modes, init_key)
+        states, step_sizes = warm_up(
+            sampler,
+            states,
+            key=warm_up_key,
+            data=examples,
+            draw_batch=full_batch,
+            num_steps=sampling.num_burn_in,
+            initial_step_size=sampling.step_fraction / largest**0.5,
+        )
+        draw_batch, schedule, num_burn_in = full_batch, constant(step_sizes), 0
+    elif sampling.sampler == "sghmc":
+        step_size = sampling.step_fraction / largest**0.5
+        sampler = sghmc(
+            posterior, friction=sampling.momentum_decay / step_size, temperature=sampling.temperature
+        )
+        states = start_chains(sampler, modes, init_key)
+        draw_batch, schedule, num_burn_in = minibatch, constant(step_size), sampling.num_burn_in
+    else:
+        sampler = sgld(posterior, temperature=sampling.temperature)
+        states = start_chains(sampler, modes, init_key)
+        draw_batch, num_burn_in = minibatch, sampling.num_burn_in
+        schedule = constant(sampling.step_fraction / largest)
+    return sample_chains(
+        sampler,
+        states,
+        key=chain_key,
+        data=examples,
+        draw_batch=draw_batch,
+        step_size=schedule,
+        num_draws=sampling.num_draws,
+        num_burn_in=num_burn_in,
+        thinning=sampling.thinning,
+        sink=sink,
+        progress=progress,
+    )
+
+
+def chain_starts(
+    key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int
+) -> Params:
+    """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last at random.
+
+    Without teachers all start at random: as the student is initialised.
+    """
+    random = jax.vmap(student.init)(jax.random.split(key, num_chains))
+    if not settings.uses_teachers:
+        return random
+    num_teachers = lessons.teacher_probs.shape[1]
+    rows = 1 + np.arange(num_chains) % num_teachers
+    is_random = (np.arange(num_chains) == num_chains - 1) & (num_chains > 1)
+
+    def choose(center, initial):
+        mask = is_random.reshape(-1, *[1] * (initial.ndim - 1))
+        return jnp.where(mask, initial, center[rows])
+
+    return jax.tree.map(choose, lessons.centers.params, random)
+
+
+def with_components(lessons: Lessons, settings: PriorSettings) -> Examples:
+    """The examples with the components of the function-space prior, at the concentration of the settings."""
+    components = dirichlet_components(lessons.teacher_probs, lessons.log_weights, settings.concentration)
+    return lessons.examples._replace(components=components)
+
+
+def _prepare(student, inputs, teacher_probs, center_scale, rule, key: Key, labels: np.ndarray) -> Lessons:
+    """Weigh the teachers and distil the centers with these labels and no others."""
+    weight_key, center_key = jax.random.split(key)
+    labels = jnp.asarray(labels, jnp.int32)
+    log_weights = rule(weight_key, teacher_probs, inputs, labels)
+    centers = distil_centers(center_key, student, inputs, teacher_probs, log_weights, center_scale)
+    return Lessons(Examples(inputs, labels), teacher_probs, log_weights, centers)
+
+
+def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, config: DistillationConfig) -> Choice:
+    given = config.settings
+    if None not in (given.power, given.concentration, given.center_scale, given.wide_scale):
+        settings = PriorSettings(given.power, given.concentration, given.center_scale, given.wide_scale)
+        return Choice(settings, no_teacher(given.wide_scale), ())
+    if labels.size < 2 * config.num_folds:
+        raise InputError(
+            "distil",
+            "labels",
+            f"{labels.size} labelled examples",
+            f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose the priors' settings by",
+            "Label more examples, or give power, concentration, center_scale and wide_scale.",
+        )
+    fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
+    fold_of_label = stratified_folds(fold_key, labels, config.num_folds)
+    folds = []
+    for index in range(config.num_folds):
+        is_held_out = fold_of_label == index
+        kept = np.asarray(lessons.examples.labels).copy()
+        kept[: labels.size][is_held_out] = -1
+        folds.append(
+            Fold(
+                prepare(jax.random.fold_in(lesson_key, index), kept),
+                lessons.examples.inputs[: labels.size],
+                jnp.asarray(np.where(is_held_out, labels, -1), jnp.int32),
+            )
+        )
+
+    def build(settings: PriorSettings, fold_lessons: Lessons) -> Problem:
+        pool = jax.tree.map(lambda leaf: leaf[0], fold_lessons.centers.params)
+        start = tree_where(settings.uses_teachers, pool, student.init(start_key))
+        posterior = distillation_posterior(
+            student,
+            fold_lessons.centers,
+            settings,
+            temperature=config.softening,
+            defensive_weight=config.defensive_weight,
+        )
+        return Problem(posterior, start, with_components(fold_lessons, settings))
+
+    score = partial(
+        cross_validated_log_scores,
+        chain_key,
+        student,
+        folds=folds,
+        build=build,
+        draw_batch=_minibatch(lessons, config.sampling.batch_size),
+        budget=config.budget,
+    )
+    pool = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], lessons.centers.params))[0]
+    return choose_settings(score, given, pool_size=float(jnp.sqrt(jnp.mean(jnp.square(pool)))))
+
+
+def _minibatch(lessons: Lessons, batch_size: int):
+    num_labelled = int((lessons.examples.labels >= 0).sum())
+    num_examples = lessons.examples.labels.shape[0]
+    return stratified_minibatch(
+        num_labelled=num_labelled, num_unlabelled=num_examples - num_labelled, batch_size=batch_size
+    )
+
+
+def _default_weighting(num_labelled: int, num_folds: int) -> WeightingRule:
+    return learned_trust(num_folds=num_folds) if num_labelled >= 2 * num_folds else entropy_weighting()
+
+
+def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):
+    inputs = check_finite(inputs, "distil", "inputs")
+    teacher_logits = check_finite(teacher_logits, "distil", "teacher_logits")
+    if teacher_logits.ndim != 3 or teacher_logits.shape[0] != inputs.shape[0] or teacher_logits.shape[1] == 0:
+        raise InputError(
+            "distil",
+            "teacher_logits",
+            f"shape {teacher_logits.shape}",
+            f"({inputs.shape[0]}, teachers, classes) with one teacher or more",
+            "Stack the teachers along axis 1, rows in the order of the inputs.",
+        )
+    labels = check_labels(labels, teacher_logits.shape[2], "distil")
+    if labels.shape[0] != inputs.shape[0]:
+        raise InputError(
+            "distil",
+            "labels",
+            f"{labels.shape[0]}",
+            f"{inputs.shape[0]}, one for each input",
+            "Give -1 to an example without a label.",
+        )
+    return inputs, labels, teacher_logits

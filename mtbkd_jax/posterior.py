@@ -1,0 +1,111 @@
+"""The posterior: the sum of its terms, and the search for its mode.
+
+    log p(θ | D) = Σ_i [log likelihood_i + log π_F,i](θ) + log π_W(θ) + const
+
+Terms are of two kinds: *per example* ``(logits [B, C], examples) -> [B]`` (likelihoods, the function-space prior) and *per
+parameters* ``params -> scalar`` (the weight-space prior). Only here are they added up, over a batch whose weights say how much each
+row counts (one for the full data; N / B or the like for a minibatch).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from mtbkd_jax.examples import Examples, WeightedExamples
+from mtbkd_jax.students import Student
+from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
+
+PerExampleTerm = Callable[[Array, Examples], Array]
+PerParametersTerm = Callable[[Params], Scalar]
+
+
+def log_posterior(
+    student: Student,
+    *,
+    per_example: Sequence[PerExampleTerm],
+    per_parameters: Sequence[PerParametersTerm] = (),
+    chunk_size: int | None = None,
+) -> MinibatchLogDensity:
+    """Add the terms up to ``(params, batch) -> log density`` in nats, up to a constant.
+
+    Args:
+      student: gives the logits; evaluated once for all per-example terms.
+      per_example: terms ``(logits, examples) -> [examples]``.
+      per_parameters: terms ``params -> scalar``.
+      chunk_size: rows evaluated at a time where a full batch does not fit in memory; the gradient recomputes the chunk's
+        activations instead of keeping them. None takes all rows at once.
+    """
+
+    def batch_sum(params: Params, batch: WeightedExamples) -> Scalar:
+        logits = student.apply(params, batch.examples.inputs)
+        total = sum(term(logits, batch.examples) for term in per_example)
+        return jnp.sum(batch.weights * total)
+
+    def chunked_sum(params: Params, batch: WeightedExamples) -> Scalar:
+        def add_chunk(total, chunk):
+            return total + jax.checkpoint(batch_sum)(params, chunk), None
+
+        return jax.lax.scan(add_chunk, jnp.zeros(()), _in_chunks(batch, chunk_size))[0]
+
+    sum_over_batch = batch_sum if chunk_size is None else chunked_sum
+
+    def log_density(params: Params, batch: WeightedExamples) -> Scalar:
+        return sum_over_batch(params, batch) + sum(term(params) for term in per_parameters)
+
+    return log_density
+
+
+class Mode(NamedTuple):
+    """Where the search ended.
+
+    Attributes:
+      params: the parameters found.
+      log_density: estimates along the way, ``[steps]``, nats.
+    """
+
+    params: Params
+    log_density: Float[Array, " steps"]
+
+
+def find_mode(
+    log_density: MinibatchLogDensity,
+    params: Params,
+    *,
+    key: Key,
+    data: Examples,
+    draw_batch: Callable[[Key, Examples], WeightedExamples],
+    num_steps: int,
+    learning_rate: float = 3e-3,
+) -> Mode:
+    """Climb the log density by Adam with a cosine decay to zero, from ``params``; can be traced and vmapped.
+
+    Adam's step does not depend on the scale of the density, so the same learning rate serves ten examples and ten million.
+    """
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
+    value_and_grad = jax.value_and_grad(log_density)
+
+    def climb(carry, step):
+        params, state = carry
+        value, gradient = value_and_grad(params, draw_batch(jax.random.fold_in(key, step), data))
+        updates, state = optimizer.update(jax.tree.map(jnp.negative, gradient), state)
+        return (optax.apply_updates(params, updates), state), value
+
+    (params, _), values = jax.lax.scan(climb, (params, optimizer.init(params)), jnp.arange(num_steps))
+    return Mode(params, values)
+
+
+def _in_chunks(batch: WeightedExamples, chunk_size: int) -> WeightedExamples:
+    """Cut the rows into ``[chunks, chunk_size, ...]``; the last chunk is filled up with rows of weight zero."""
+    missing = -batch.weights.shape[0] % chunk_size
+
+    def cut(leaf: Array) -> Array:
+        # A repeated row is finite wherever the data are, so its zero weight really removes it (0 · NaN would not).
+        padded = jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (missing, *leaf.shape[1:]))])
+        return padded.reshape(-1, chunk_size, *leaf.shape[1:])
+
+    weights = jnp.pad(batch.weights, (0, missing)).reshape(-1, chunk_size)
+    return WeightedExamples(jax.tree.map(cut, batch.examples), weights)

@@ -1,0 +1,267 @@
+"""Selection: the priors' settings, chosen on the labels by cross-validated predictive log score.
+
+The labels are dealt into folds. For each fold, trust and centers are learned again without its labels, every candidate's posterior is
+sampled by a short chain, and the fold's labels are scored under the chain's predictive mean. The candidates are searched one setting at
+a time, each from the best before it:
+
+1. the wide component's scale, with no teacher at all (this is the *no teacher* candidate, and stays in the running to the end);
+2. the power of the function-space prior, zero included (then the teachers speak through the centers alone);
+3. the scale around the centers, infinite included (then they speak through the function-space prior alone);
+4. the concentration.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
+from mtbkd_jax.examples import Examples
+from mtbkd_jax.posterior import find_mode
+from mtbkd_jax.samplers import sghmc
+from mtbkd_jax.settings import PriorSettings, no_teacher
+from mtbkd_jax.step_size import largest_curvature
+from mtbkd_jax.students import Student
+from mtbkd_jax.types import Key, MinibatchLogDensity, Params
+
+# Six candidates each, so that one compiled program serves every stage and an even number of devices shares them out.
+WIDE_SCALES = (0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
+POWERS = (0.0, 0.004, 0.016, 0.06, 0.25, 1.0)
+CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, float("inf"))
+"""Candidates of the scale around the centers, in units of the root mean square of the pool's parameters."""
+CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+
+
+@dataclass(frozen=True)
+class ScoredCandidate:
+    """One candidate and how it did.
+
+    Attributes:
+      stage: which setting was being searched.
+      power: of the function-space prior.
+      concentration: λ.
+      center_scale: around the teacher-derived centers.
+      wide_scale: of the component around zero.
+      nll: mean negative log predictive probability of the held-out labels, nats.
+      standard_error: of that mean, over the held-out labels.
+    """
+
+    stage: str
+    power: float
+    concentration: float
+    center_scale: float
+    wide_scale: float
+    nll: float
+    standard_error: float
+
+    @property
+    def settings(self) -> PriorSettings:
+        """The settings that were scored."""
+        return PriorSettings(self.power, self.concentration, self.center_scale, self.wide_scale)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; an infinite scale becomes None."""
+        return {name: value if not isinstance(value, float) or np.isfinite(value) else None for name, value in asdict(self).items()}
+
+
+class Budget(NamedTuple):
+    """How long the short chain of a candidate is.
+
+    Attributes:
+      num_mode_steps: Adam steps to the mode.
+      num_burn_in: SGHMC steps left out.
+      num_steps: SGHMC steps predicted from.
+      thinning: steps between two predictions.
+    """
+
+    num_mode_steps: int = 300
+    num_burn_in: int = 200
+    num_steps: int = 500
+    thinning: int = 25
+
+
+class Fold(NamedTuple):
+    """A fold of the labels, with everything learned without them.
+
+    Attributes:
+      data: pytree that the candidate's posterior is built on; its examples have label -1 where the fold's labels were.
+      inputs: of the labelled examples, ``[labelled, ...]``.
+      labels: ``[labelled]``, -1 where the label is not in this fold.
+    """
+
+    data: Any
+    inputs: Array
+    labels: Int[Array, " labelled"]
+
+
+class Problem(NamedTuple):
+    """A candidate's posterior on a fold: what it is, where its chain starts, and what it sees.
+
+    Attributes:
+      log_density: the posterior.
+      start: parameters.
+      examples: the data that minibatches are drawn from.
+    """
+
+    log_density: MinibatchLogDensity
+    start: Params
+    examples: Examples
+
+
+def cross_validated_log_scores(
+    key: Key,
+    student: Student,
+    candidates: PriorSettings,
+    folds: Sequence[Fold],
+    *,
+    build: Callable[[PriorSettings, Any], Problem],
+    draw_batch: DrawBatch,
+    budget: Budget,
+) -> Float[np.ndarray, "candidates labelled"]:
+    """log predictive probability of each label, from a chain that has not seen it, for every candidate; nats.
+
+    Args:
+      key: of the chains; every candidate gets the same one, so that their differences are less noisy than their levels.
+      student: the network.
+      candidates: settings stacked over candidates.
+      folds: as they were prepared.
+      build: ``(settings, fold.data) -> Problem``; traced.
+      draw_batch: draws minibatches from the problem's examples.
+      budget: length of the chains.
+    """
+
+    def score(settings: PriorSettings, fold_and_key: tuple[Fold, Key]):
+        fold, key = fold_and_key
+        problem = build(settings, fold.data)
+        probs = _short_chain_probs(key, student, problem, fold.inputs, draw_batch, budget)
+        chosen = jnp.take_along_axis(probs, jnp.maximum(fold.labels, 0)[:, None], axis=1)[:, 0]
+        return jnp.where(fold.labels >= 0, jnp.log(chosen), 0.0)
+
+    mesh = chain_mesh(np.shape(candidates.power)[0])
+    score_all = jax.jit(over_chains(score, mesh))
+    candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
+    total = 0.0
+    for index, fold in enumerate(folds):
+        total += np.asarray(score_all(candidates, copy_to_all((fold, jax.random.fold_in(key, index)), mesh)))
+    # A chain that blew up predicts nothing: its candidate cannot be chosen.
+    return np.nan_to_num(total, nan=-np.inf)
+
+
+def _short_chain_probs(key, student, problem, inputs, draw_batch, budget) -> Float[Array, "examples classes"]:
+    """Predictive mean of a short SGHMC chain started from the mode near the problem's start; of the mode itself for zero steps."""
+    mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
+    mode = find_mode(
+        problem.log_density,
+        problem.start,
+        key=mode_key,
+        data=problem.examples,
+        draw_batch=draw_batch,
+        num_steps=budget.num_mode_steps,
+    ).params
+    if budget.num_steps == 0:
+        return jax.nn.softmax(student.apply(mode, inputs))
+    batch = draw_batch(curvature_key, problem.examples)
+    step_size = 0.3 / jnp.sqrt(largest_curvature(problem.log_density, mode, batch, curvature_key))
+    sampler = sghmc(problem.log_density, friction=0.05 / step_size)
+
+    def advance(state, step):
+        noise_key, batch_key = jax.random.split(jax.random.fold_in(chain_key, step))
+        state, _ = sampler.step(noise_key, state, draw_batch(batch_key, problem.examples), step_size)
+        return state, None
+
+    def advance_and_predict(carry, start):
+        state, total = carry
+        state, _ = jax.lax.scan(advance, state, start + jnp.arange(budget.thinning))
+        return (state, total + jax.nn.softmax(student.apply(state.position, inputs))), None
+
+    state, _ = jax.lax.scan(advance, sampler.init(mode, init_key), jnp.arange(budget.num_burn_in))
+    num_predictions = budget.num_steps // budget.thinning
+    starts = budget.num_burn_in + budget.thinning * jnp.arange(num_predictions)
+    nothing = jnp.zeros_like(student.apply(mode, inputs))
+    (_, total), _ = jax.lax.scan(advance_and_predict, (state, nothing), starts)
+    return total / num_predictions
+
+
+class Choice(NamedTuple):
+    """What was chosen, and every candidate that was scored.
+
+    Attributes:
+      settings: of the winner.
+      no_teacher: the best settings without any teacher.
+      curve: the candidates in the order in which they were scored.
+    """
+
+    settings: PriorSettings
+    no_teacher: PriorSettings
+    curve: tuple[ScoredCandidate, ...]
+
+
+@dataclass(frozen=True)
+class GivenSettings:
+    """Settings that the user has decided; None leaves the choice to the labels.
+
+    Attributes:
+      power: of the function-space prior.
+      concentration: λ, pseudo-labels an example.
+      center_scale: standard deviation around the teacher-derived centers.
+      wide_scale: standard deviation of the wide component.
+    """
+
+    power: float | None = None
+    concentration: float | None = None
+    center_scale: float | None = None
+    wide_scale: float | None = None
+
+
+def choose_settings(
+    score: Callable[[PriorSettings], Float[np.ndarray, "candidates labelled"]],
+    given: GivenSettings,
+    *,
+    pool_size: float,
+) -> Choice:
+    """Search the settings that are not given, one at a time.
+
+    Args:
+      score: log scores of stacked candidates, as ``cross_validated_log_scores`` gives them.
+      given: what is not searched. With a power given, *no teacher* is scored but not chosen.
+      pool_size: root mean square of the pool's parameters, the unit of the candidates' scale around the centers.
+    """
+    curve: list[ScoredCandidate] = []
+
+    def best_of(stage: str, candidates: Sequence[PriorSettings]) -> ScoredCandidate:
+        stacked = PriorSettings(*(np.array(values, np.float32) for values in zip(*candidates, strict=True)))
+        scored = [_scored(stage, *pair) for pair in zip(candidates, score(stacked), strict=True)]
+        curve.extend(scored)
+        return min(scored, key=lambda candidate: candidate.nll)
+
+    plain = best_of("no teacher", [no_teacher(s) for s in _unless_given(given.wide_scale, WIDE_SCALES)])
+    settings = PriorSettings(
+        power=0.1 if given.power is None else given.power,
+        concentration=given.concentration or 5.0,
+        center_scale=given.center_scale or pool_size / 2,
+        wide_scale=plain.wide_scale,
+    )
+    stages = {
+        "power": _unless_given(given.power, POWERS),
+        "center_scale": _unless_given(given.center_scale, tuple(ratio * pool_size for ratio in CENTER_SCALE_RATIOS)),
+        "concentration": _unless_given(given.concentration, CONCENTRATIONS),
+    }
+    best = plain if given.power is None else None
+    for name, values in stages.items():
+        winner = best_of(name, [settings._replace(**{name: value}) for value in values])
+        settings = winner.settings
+        best = winner if best is None or winner.nll < best.nll else best
+    return Choice(best.settings, plain.settings, tuple(curve))
+
+
+def _unless_given(value: float | None, candidates: tuple[float, ...]) -> tuple[float, ...]:
+    return candidates if value is None else (value,)
+
+
+def _scored(stage: str, settings: PriorSettings, log_scores: Float[np.ndarray, " labelled"]) -> ScoredCandidate:
+    standard_error = float(np.std(log_scores) / np.sqrt(log_scores.size)) if np.isfinite(log_scores).all() else float("inf")
+    return ScoredCandidate(stage, *map(float, settings), nll=-float(log_scores.mean()), standard_error=standard_error)

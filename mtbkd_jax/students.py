@@ -1,0 +1,149 @@
+"""Students: the networks whose parameters are sampled, as pairs of pure functions.
+
+A student is ``init(key) -> params`` and ``apply(params, inputs) -> logits``. Everything that is sampled is in ``params``; a
+network that keeps running state (batch normalisation) has no log density and is refused. A frozen backbone is not part of the
+student: compute its features once and pass them as the inputs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.types import Key, Params
+
+
+class Student(NamedTuple):
+    """A classifier as two pure functions.
+
+    Attributes:
+      init: ``key -> params``.
+      apply: ``(params, inputs [examples, ...]) -> logits [examples, classes]``.
+    """
+
+    init: Callable[[Key], Params]
+    apply: Callable[[Params, Array], Array]
+
+
+def num_parameters(student: Student) -> int:
+    """Count the student's parameters without computing any.
+
+    >>> num_parameters(mlp(num_features=2, hidden=(5,), num_classes=2))
+    27
+    """
+    shapes = jax.eval_shape(student.init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def from_linen(module: nn.Module, input_shape: Sequence[int]) -> Student:
+    """Make a student from a Flax linen module.
+
+    Args:
+      module: maps inputs ``[examples, *input_shape]`` to logits ``[examples, classes]``.
+      input_shape: shape of one example.
+
+    Raises:
+      InputError: if the module has variables other than parameters (running statistics, for example).
+    """
+    example = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    collections = set(jax.eval_shape(module.init, jax.random.key(0), example))
+    _refuse_running_state("linen module", sorted(collections - {"params"}))
+
+    def init(key: Key) -> Params:
+        return module.init(key, jnp.zeros(example.shape, example.dtype))["params"]
+
+    def apply(params: Params, inputs: Array) -> Array:
+        return module.apply({"params": params}, inputs)
+
+    return Student(init, apply)
+
+
+def from_nnx(build: Callable[..., Callable[[Array], Array]]) -> Student:
+    """Make a student from a Flax nnx module.
+
+    Args:
+      build: ``nnx.Rngs -> nnx.Module``; called once to learn the structure, and in every ``init``.
+
+    Raises:
+      InputError: if the module has variables other than ``nnx.Param``.
+    """
+    from flax import nnx
+
+    def split(key: Key):
+        return nnx.split(build(nnx.Rngs(params=key)), nnx.Param, ...)
+
+    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(params=0)))
+    graph, _, rest = nnx.split(abstract, nnx.Param, ...)
+    _refuse_running_state("nnx module", sorted(".".join(map(str, path)) for path, _ in nnx.to_flat_state(rest)))
+
+    def init(key: Key) -> Params:
+        return split(key)[1]
+
+    def apply(params: Params, inputs: Array) -> Array:
+        return nnx.merge(graph, params, rest)(inputs)
+
+    return Student(init, apply)
+
+
+class _MLP(nn.Module):
+    hidden: tuple[int, ...]
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, inputs):
+        values = inputs.reshape(inputs.shape[0], -1)
+        for width in self.hidden:
+            values = nn.relu(nn.Dense(width)(values))
+        return nn.Dense(self.num_classes)(values)
+
+
+def mlp(*, num_features: int, hidden: Sequence[int], num_classes: int) -> Student:
+    """A multilayer perceptron with ReLU units; inputs with more than one axis are flattened.
+
+    >>> student = mlp(num_features=4, hidden=(8, 8), num_classes=3)
+    >>> student.apply(student.init(jax.random.key(0)), jnp.zeros((5, 4))).shape
+    (5, 3)
+    """
+    return from_linen(_MLP(tuple(hidden), num_classes), (num_features,))
+
+
+class _CNN(nn.Module):
+    channels: tuple[int, ...]
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, inputs):
+        values = inputs if inputs.ndim == 4 else inputs[..., None]
+        for width in self.channels:
+            # Group normalisation keeps no running state, so that the network stays a function of (params, inputs) alone.
+            values = nn.relu(nn.GroupNorm(num_groups=1)(nn.Conv(width, (3, 3))(values)))
+            values = nn.max_pool(values, (2, 2), strides=(2, 2), padding="SAME")
+        return nn.Dense(self.num_classes)(values.mean(axis=(1, 2)))
+
+
+def cnn(*, image_shape: Sequence[int], channels: Sequence[int], num_classes: int) -> Student:
+    """A small convolutional network: 3x3 convolutions, group normalisation, pooling by two, global mean, linear head.
+
+    Args:
+      image_shape: ``(height, width)`` or ``(height, width, colours)``.
+      channels: width of each convolution.
+      num_classes: number of logits.
+    """
+    return from_linen(_CNN(tuple(channels), num_classes), tuple(image_shape))
+
+
+
+
+def _refuse_running_state(where: str, names: list[str]) -> None:
+    if names:
+        raise InputError(
+            where,
+            "variables",
+            f"besides parameters: {', '.join(names)}",
+            "parameters alone",
+            "Use a normalisation without running state (LayerNorm, GroupNorm), and no dropout.",
+        )

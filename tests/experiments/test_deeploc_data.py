@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+
+from experiments.deeploc.data import DEFAULT_DIRECTORY, folds, label_subset, read_deeploc
+from mtbkd_jax.errors import InputError
+
+SHARED_DATA = DEFAULT_DIRECTORY.parent
+
+
+@pytest.fixture
+def small_directory(tmp_path):
+    """Three proteins in the layout of the DeepLoc data, with object arrays that would have to be unpickled."""
+    fields = {
+        "ids": np.array(["Q1", "Q2", "Q3"], object),
+        "labels": np.array([0, 1, 0], np.int32),
+        "partition": np.array([0, 1, 4], np.int32),
+        "unirep256": np.arange(3 * 512, dtype=np.float32).reshape(3, 512),
+        "class_names": np.array(["Cytoplasm", "Nucleus"]),
+        "sequence_bytes": np.frombuffer(b"MKVLMA", np.uint8),
+        "sequence_offsets": np.array([0, 2, 5, 6]),
+        "teacher_esm2_650m": np.ones((3, 2), np.float32),
+        "teacher_prott5_xl": np.zeros((3, 2), np.float32),
+    }
+    np.savez(tmp_path / "train.npz", **fields)
+    (tmp_path / "as_published").mkdir()
+    (tmp_path / "as_published" / "data_our_train_sample.csv").write_text(
+        "ACC,Partition,Sequence,Label\nQ1,0,MK,0\nQ2,1,VLM,1\nQ3,4,A,0\n", encoding="utf-8"
+    )
+    return tmp_path
+
+
+def test_ids_come_from_the_published_file_and_nothing_is_unpickled(small_directory):
+    data = read_deeploc(small_directory)
+    assert data.ids.tolist() == ["Q1", "Q2", "Q3"]
+    assert data.ids.dtype.kind == "U"
+    assert data.inputs.shape == (3, 256)
+    assert data.inputs[1, 0] == 512.0
+    np.testing.assert_array_equal(data.teacher_logits[:, 0], 1.0)
+    assert data.class_names == ("Cytoplasm", "Nucleus")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "column"),
+    [
+        ("VLM,1", "VLM,0", "Label"),
+        ("Q3,4", "Q3,3", "Partition"),
+        ("VLM", "VIM", "Sequence"),
+        ("Q3,4,A,0\n", "", "rows"),
+    ],
+)
+def test_files_of_other_proteins_are_refused(small_directory, before, after, column):
+    published = small_directory / "as_published" / "data_our_train_sample.csv"
+    published.write_text(published.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
+    with pytest.raises(InputError, match=column):
+        read_deeploc(small_directory)
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: train\.npz: found no such file"):
+        read_deeploc(tmp_path / "nowhere")
+
+
+def test_a_missing_array_is_named(small_directory):
+    np.savez(small_directory / "train.npz", labels=np.zeros(3, np.int32))
+    with pytest.raises(InputError, match="partition: found no such array"):
+        read_deeploc(small_directory)
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"the development data are not at {SHARED_DATA}")
+def test_real_data_hold_the_proteins_and_teachers_that_are_described():
+    data = read_deeploc()
+    assert data.ids[0] == "Q8BGH4"
+    assert len(set(data.ids.tolist())) == 2_500
+    assert data.inputs.shape == (2_500, 256)
+    assert data.teacher_logits.shape == (2_500, 2, 10)
+    teacher_accuracy = (data.teacher_logits.argmax(-1) == data.labels[:, None]).mean(0)
+    np.testing.assert_allclose(teacher_accuracy, [0.812, 0.830], atol=5e-4)
+    assert [len(test) for _, test in folds(data.partition)] == [503, 480, 535, 503, 479]
+
+
+def test_folds_part_the_rows_by_partition():
+    partition = np.array([2, 0, 1, 1, 2, 0])
+    pairs = list(folds(partition))
+    assert len(pairs) == 3
+    for number, (train, test) in enumerate(pairs):
+        assert set(partition[test].tolist()) == {number}
+        np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(6))
+
+
+@pytest.mark.parametrize("num_labels", [0, 3, 4, 50, 333, 1_000])
+def test_label_subset_keeps_the_number_and_the_labels(num_labels):
+    labels = np.repeat(np.arange(4, dtype=np.int32), [600, 300, 90, 10])
+    subset = label_subset(labels, num_labels, seed=1)
+    kept = subset >= 0
+    assert kept.sum() == num_labels
+    np.testing.assert_array_equal(subset[kept], labels[kept])
+    counts = np.bincount(subset[kept], minlength=4)
+    if num_labels >= 4:
+        assert counts.min() >= 1
+        # Largest remainder is within one of the share; the label that each class gets first adds at most one more.
+        assert np.abs(counts - num_labels * np.array([0.6, 0.3, 0.09, 0.01])).max() <= 3
+
+
+def test_label_subset_depends_on_the_seed_alone_and_leaves_missing_labels_missing():
+    labels = np.tile(np.array([0, 1, -1], np.int32), 100)
+    first, again, other = (label_subset(labels, 20, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (first[labels < 0] == -1).all()
+
+
+@pytest.mark.parametrize("num_labels", [-1, 7])
+def test_label_subset_refuses_more_labels_than_there_are(num_labels):
+    with pytest.raises(InputError, match="num_labels"):
+        label_subset(np.zeros(6, np.int32), num_labels, seed=0)
