@@ -42,8 +42,8 @@ def test_teachers_know_their_own_third_and_are_certain_elsewhere(draw):
     domain = design.domain_of(draw.test_inputs)
     assert draw.teacher_trained.all()
     for teacher in range(3):
-        # The Bayes limit of a third is .82 to .88; 2,700 test points give a standard error of .008.
-        assert right[domain == teacher, teacher].mean() > 0.78
+        # The Bayes limit of a third is .82 to .88, and teachers reach it within .05; the standard error is .008.
+        assert right[domain == teacher, teacher].mean() > 0.75
     ignorant = right[domain == 2, 0]
     assert ignorant.mean() < 0.4
     assert probs.max(-1)[domain == 2, 0].mean() > 0.9
