@@ -92,7 +92,7 @@ def test_sgld_step_is_n_times_the_minibatch_gradient_and_noise_of_variance_two_e
     assert noise.size == num_params
     # The relative standard error of a variance is √(2/n).
     assert float((noise**2).mean()) == pytest.approx(2 * 8e-8, rel=4 * np.sqrt(2 / num_params))
-    # With a step long enough the drift outweighs the noise: a gradient that is not N times the batch's leaves a remainder.
+    # With a long step the drift outweighs the noise: a gradient that is not N times the batch's leaves a remainder.
     monkeypatch.setattr(authors, "SGLD_STEP_SIZE", 80.0)
     noise = noise_of_a_step()
     assert float((noise**2).mean()) == pytest.approx(2 * 80.0, rel=4 * np.sqrt(2 / num_params))
