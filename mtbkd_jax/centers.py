@@ -1,8 +1,8 @@
-"""Centers of the weight-space prior: the student's parameters, distilled from each teacher alone and from the pool of all.
+"""Centers of the weight-space prior: the student's parameters, distilled from each teacher alone and from their pool.
 
-Center k maximises Σ_i w_i^k Σ_c p_ic^k log q_ic(θ) + log Normal(θ; 0, s²): teacher k teaches where it is trusted. The pool is the
-trust-weighted mean of all components, the flat one included. All start from one initialisation, which keeps them in one basin of
-the student's permutation symmetries.
+Center k maximises Σ_i w_i^k Σ_c p_ic^k log q_ic(θ) + log Normal(θ; 0, s²): teacher k teaches where it is trusted. The
+pool is the trust-weighted mean of all components, the flat one included. All start from one initialisation, which keeps
+them in one basin of the student's permutation symmetries.
 """
 
 from functools import partial
@@ -41,8 +41,9 @@ def choose_center_scale(
 ) -> Scalar:
     """Choose the scale s that holds the distillation back, from ``CENTER_SCALES``.
 
-    It is the one whose student, distilled from the plain mean of the teachers on four fifths of the examples, comes closest to it in
-    cross-entropy on the others. This asks for teacher outputs alone, of which there are many, and for no label.
+    It is the one whose student, distilled from the plain mean of the teachers on four fifths of the examples, comes
+    closest to it in cross-entropy on the others. This asks for teacher outputs alone, of which there are many, and for
+    no label.
     """
     init_key, split_key, fit_key = jax.random.split(key, 3)
     start = student.init(init_key)
@@ -82,7 +83,7 @@ def distil_centers(
     uniform = jnp.full_like(teacher_probs[:, :1], 1.0 / teacher_probs.shape[-1])
     pool = jnp.einsum("eg,egc->ec", weights, jnp.concatenate([uniform, teacher_probs], axis=1))
     targets = jnp.concatenate([pool[None], jnp.swapaxes(teacher_probs, 0, 1)])
-    # A teacher that is trusted almost nowhere would get a few rows of enormous weight: its lesson is kept short instead.
+    # A teacher that is trusted almost nowhere would get a few rows of enormous weight: keep its lesson short.
     shares = weights[:, 1:].T / jnp.maximum(mean_weights[1:, None], 0.01)
     lesson_weights = jnp.concatenate([jnp.ones_like(shares[:1]), shares])
 
@@ -95,14 +96,16 @@ def distil_centers(
 
 
 def _distil(
-    key: Key, student: Student, start: Params, inputs: Array, targets: Array, weights: Array, scale: Array
+    key: Key, student: Student, start: Params, inputs: Array, targets: Array, weights: Array, scale: float | Array
 ) -> Params:
     num_examples = inputs.shape[0]
     batch_size = min(_BATCH_SIZE, num_examples)
 
     def draw(key, data):
         rows = jax.random.randint(key, (batch_size,), 0, num_examples)
-        return WeightedExamples(jax.tree.map(lambda leaf: leaf[rows], data), jnp.full((batch_size,), num_examples / batch_size))
+        return WeightedExamples(
+            jax.tree.map(lambda leaf: leaf[rows], data), jnp.full((batch_size,), num_examples / batch_size)
+        )
 
     def log_density(params, batch):
         inputs, targets, weights = batch.examples

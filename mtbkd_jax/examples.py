@@ -1,7 +1,8 @@
 """Examples: the student's data as one pytree, and the batches that a log density is evaluated on.
 
-A batch is a set of examples with a weight each. The full data has weight one everywhere; a minibatch has weights such that a
-weighted sum over it estimates the sum over the data without bias. The posterior sums ``weight * term`` and needs to know no more.
+A batch is a set of examples with a weight each. The full data has weight one everywhere; a minibatch has weights such
+that a weighted sum over it estimates the sum over the data without bias. The posterior sums ``weight * term`` and needs
+to know no more.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,8 @@ class Examples(NamedTuple):
     Attributes:
       inputs: ``[examples, ...]``.
       labels: ``[examples]``, -1 where there is none.
-      components: the mixture components of the function-space prior (``DirichletComponents``), or None without teachers.
+      components: the mixture components of the function-space prior (``DirichletComponents``), or None without
+        teachers.
     """
 
     inputs: Array
@@ -53,9 +55,9 @@ def stratified_minibatch(
 ) -> Callable[[Key, Examples], WeightedExamples]:
     """Draw minibatches from data whose first ``num_labelled`` rows are those with a label.
 
-    Labelled and unlabelled rows are drawn apart, with replacement, and weighted by (rows in the stratum) / (rows drawn from it), so
-    that the estimate stays unbiased while a few labels are not lost among many unlabelled rows. Up to half of the batch goes to
-    labelled rows; where they all fit they are all taken, and their part of the sum is exact.
+    Labelled and unlabelled rows are drawn apart, with replacement, and weighted by (rows in the stratum) / (rows drawn
+    from it), so that the estimate stays unbiased while a few labels are not lost among many unlabelled rows. Up to half
+    of the batch goes to labelled rows; where they all fit they are all taken, and their part of the sum is exact.
 
     Args:
       num_labelled: rows with a label.

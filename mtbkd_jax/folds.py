@@ -10,8 +10,8 @@ from mtbkd_jax.types import Key
 def stratified_folds(key: Key, labels: Int[np.ndarray, " labelled"], num_folds: int) -> Int[np.ndarray, " labelled"]:
     """Deal the examples of each class out over the folds in turn, in random order; fold sizes differ by one at most.
 
-    Unlike scikit-learn's splitter it takes classes with fewer examples than folds without a warning: they are the rule, not the
-    exception, where labels are few.
+    Unlike scikit-learn's splitter it takes classes with fewer examples than folds without a warning: they are the rule,
+    not the exception, where labels are few.
 
     >>> sorted(stratified_folds(jax.random.key(0), np.array([0, 0, 0, 1, 1, 2]), 3).tolist())
     [0, 0, 1, 1, 2, 2]

@@ -5,8 +5,8 @@ The teacher-informed mixture prior (the paper, equations 7 and 8), in log space:
     log π_F(θ) = power · Σ_i logsumexp_g [ log w_i^g + log Dir(q_i(θ); 1 + λ p_i^g) ]
     log Dir(q; 1 + λp) = log Γ(λ + C) − Σ_c log Γ(1 + λ p_c) + λ Σ_c p_c log q_c
 
-Component 0 is flat, Dir(1): the weight that it gets says "nobody knows". Everything that does not depend on θ is computed once, in
-``dirichlet_components``; a step costs one contraction and one logsumexp.
+Component 0 is flat, Dir(1): the weight that it gets says "nobody knows". Everything that does not depend on θ is
+computed once, in ``dirichlet_components``; a step costs one contraction and one logsumexp.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,8 @@ def responsibilities(
 ) -> Float[Array, "examples components"]:
     """r_i^g ∝ w_i^g Dir(q_i; 1 + λ p_i^g): how far each component explains the student's prediction; rows sum to one.
 
-    The gradient of the log prior is λ Σ_g r_i^g (p_i^g − q_i) at τ = 1, so a teacher pulls on the student in proportion to its r.
+    The gradient of the log prior is λ Σ_g r_i^g (p_i^g − q_i) at τ = 1, so a teacher pulls on the student in proportion
+    to its r.
     """
     return jax.nn.softmax(_component_log_densities(logits / temperature, components), axis=-1)
 

@@ -2,19 +2,22 @@
 
     log p(θ | D) = Σ_i [log likelihood_i + log π_F,i](θ) + log π_W(θ) + const
 
-Terms are of two kinds: *per example* ``(logits [B, C], examples) -> [B]`` (likelihoods, the function-space prior) and *per
-parameters* ``params -> scalar`` (the weight-space prior). Only here are they added up, over a batch whose weights say how much each
-row counts (one for the full data; N / B or the like for a minibatch).
+Terms are of two kinds: *per example* ``(logits [B, C], examples) -> [B]`` (likelihoods, the function-space prior) and
+*per parameters* ``params -> scalar`` (the weight-space prior). Only here are they added up, over a batch whose weights
+say how much each row counts (one for the full data; N / B or the like for a minibatch).
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from mtbkd_jax.chains import DrawBatch
 from mtbkd_jax.examples import Examples, WeightedExamples
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
@@ -36,22 +39,23 @@ def log_posterior(
       student: gives the logits; evaluated once for all per-example terms.
       per_example: terms ``(logits, examples) -> [examples]``.
       per_parameters: terms ``params -> scalar``.
-      chunk_size: rows evaluated at a time where a full batch does not fit in memory; the gradient recomputes the chunk's
-        activations instead of keeping them. None takes all rows at once.
+      chunk_size: rows evaluated at a time where a full batch does not fit in memory; the gradient recomputes the
+        chunk's activations instead of keeping them. None takes all rows at once.
     """
 
     def batch_sum(params: Params, batch: WeightedExamples) -> Scalar:
         logits = student.apply(params, batch.examples.inputs)
+        chex.assert_shape(logits, (batch.weights.shape[0], None))
         total = sum(term(logits, batch.examples) for term in per_example)
         return jnp.sum(batch.weights * total)
 
-    def chunked_sum(params: Params, batch: WeightedExamples) -> Scalar:
+    def chunked_sum(params: Params, batch: WeightedExamples, chunk_size: int) -> Scalar:
         def add_chunk(total, chunk):
             return total + jax.checkpoint(batch_sum)(params, chunk), None
 
         return jax.lax.scan(add_chunk, jnp.zeros(()), _in_chunks(batch, chunk_size))[0]
 
-    sum_over_batch = batch_sum if chunk_size is None else chunked_sum
+    sum_over_batch = batch_sum if chunk_size is None else partial(chunked_sum, chunk_size=chunk_size)
 
     def log_density(params: Params, batch: WeightedExamples) -> Scalar:
         return sum_over_batch(params, batch) + sum(term(params) for term in per_parameters)
@@ -76,14 +80,15 @@ def find_mode(
     params: Params,
     *,
     key: Key,
-    data: Examples,
-    draw_batch: Callable[[Key, Examples], WeightedExamples],
+    data: Any,
+    draw_batch: DrawBatch,
     num_steps: int,
     learning_rate: float = 3e-3,
 ) -> Mode:
     """Climb the log density by Adam with a cosine decay to zero, from ``params``; can be traced and vmapped.
 
-    Adam's step does not depend on the scale of the density, so the same learning rate serves ten examples and ten million.
+    Adam's step does not depend on the scale of the density, so the same learning rate serves ten examples and ten
+    million.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
     value_and_grad = jax.value_and_grad(log_density)

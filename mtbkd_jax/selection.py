@@ -1,10 +1,10 @@
 """Selection: the priors' settings, chosen on the labels by cross-validated predictive log score.
 
-The labels are dealt into folds. For each fold, trust and centers are learned again without its labels, every candidate's posterior is
-sampled by a short chain, and the fold's labels are scored under the chain's predictive mean. The candidates are searched one setting at
-a time, each from the best before it:
+The labels are dealt into folds. For each fold, trust and centers are learned again without its labels, every
+candidate's posterior is sampled by a short chain, and the fold's labels are scored under the chain's predictive mean.
+The candidates are searched one setting at a time, each from the best before it:
 
-1. the wide component's scale, with no teacher at all (this is the *no teacher* candidate, and stays in the running to the end);
+1. the wide component's scale, with no teacher at all (this is the *no teacher* candidate, and stays in the running);
 2. the power of the function-space prior, zero included (then the teachers speak through the centers alone);
 3. the scale around the centers, infinite included (then they speak through the function-space prior alone);
 4. the concentration.
@@ -65,7 +65,10 @@ class ScoredCandidate:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; an infinite scale becomes None."""
-        return {name: value if not isinstance(value, float) or np.isfinite(value) else None for name, value in asdict(self).items()}
+        return {
+            name: value if not isinstance(value, float) or np.isfinite(value) else None
+            for name, value in asdict(self).items()
+        }
 
 
 class Budget(NamedTuple):
@@ -144,7 +147,7 @@ def cross_validated_log_scores(
     mesh = chain_mesh(np.shape(candidates.power)[0])
     score_all = jax.jit(over_chains(score, mesh))
     candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
-    total = 0.0
+    total = np.zeros((np.shape(candidates.power)[0], folds[0].labels.shape[0]), np.float32)
     for index, fold in enumerate(folds):
         total += np.asarray(score_all(candidates, copy_to_all((fold, jax.random.fold_in(key, index)), mesh)))
     # A chain that blew up predicts nothing: its candidate cannot be chosen.
@@ -152,7 +155,7 @@ def cross_validated_log_scores(
 
 
 def _short_chain_probs(key, student, problem, inputs, draw_batch, budget) -> Float[Array, "examples classes"]:
-    """Predictive mean of a short SGHMC chain started from the mode near the problem's start; of the mode itself for zero steps."""
+    """Predictive mean of a short SGHMC chain from the mode near the start; of the mode itself for no steps."""
     mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
     mode = find_mode(
         problem.log_density,
@@ -233,7 +236,7 @@ def choose_settings(
     curve: list[ScoredCandidate] = []
 
     def best_of(stage: str, candidates: Sequence[PriorSettings]) -> ScoredCandidate:
-        stacked = PriorSettings(*(np.array(values, np.float32) for values in zip(*candidates, strict=True)))
+        stacked = PriorSettings(*(jnp.array(values, jnp.float32) for values in zip(*candidates, strict=True)))
         scored = [_scored(stage, *pair) for pair in zip(candidates, score(stacked), strict=True)]
         curve.extend(scored)
         return min(scored, key=lambda candidate: candidate.nll)
@@ -250,11 +253,12 @@ def choose_settings(
         "center_scale": _unless_given(given.center_scale, tuple(ratio * pool_size for ratio in CENTER_SCALE_RATIOS)),
         "concentration": _unless_given(given.concentration, CONCENTRATIONS),
     }
-    best = plain if given.power is None else None
+    contenders = [plain] if given.power is None else []
     for name, values in stages.items():
         winner = best_of(name, [settings._replace(**{name: value}) for value in values])
         settings = winner.settings
-        best = winner if best is None or winner.nll < best.nll else best
+        contenders.append(winner)
+    best = min(contenders, key=lambda candidate: candidate.nll)
     return Choice(best.settings, plain.settings, tuple(curve))
 
 
@@ -263,5 +267,8 @@ def _unless_given(value: float | None, candidates: tuple[float, ...]) -> tuple[f
 
 
 def _scored(stage: str, settings: PriorSettings, log_scores: Float[np.ndarray, " labelled"]) -> ScoredCandidate:
-    standard_error = float(np.std(log_scores) / np.sqrt(log_scores.size)) if np.isfinite(log_scores).all() else float("inf")
-    return ScoredCandidate(stage, *map(float, settings), nll=-float(log_scores.mean()), standard_error=standard_error)
+    standard_error = (
+        float(np.std(log_scores) / np.sqrt(log_scores.size)) if np.isfinite(log_scores).all() else float("inf")
+    )
+    numbers = {name: float(value) for name, value in settings._asdict().items()}
+    return ScoredCandidate(stage, **numbers, nll=-float(log_scores.mean()), standard_error=standard_error)

@@ -22,8 +22,8 @@ class PriorSettings(NamedTuple):
     Attributes:
       power: what the function-space prior is worth, 0 to leave it out.
       concentration: λ of the function-space prior.
-      center_scale: standard deviation around the teacher-derived centers; infinite to leave them out, so that the wide component is
-        the whole weight-space prior.
+      center_scale: standard deviation around the teacher-derived centers; infinite to leave them out, so that the wide
+        component is the whole weight-space prior.
       wide_scale: standard deviation of the wide component around zero.
     """
 
@@ -46,12 +46,14 @@ def no_teacher(wide_scale: float) -> PriorSettings:
 def weight_mixture(centers: Centers, settings: PriorSettings, *, defensive_weight: float) -> WeightMixture:
     """The weight-space prior: the wide (defensive) component, then the pool, then each teacher.
 
-    The pool has the weight of an average teacher, 1 / (1 + G); teacher g has its mean trust over the examples, of what is left.
+    The pool has the weight of an average teacher, 1 / (1 + G); teacher g has its mean trust over the examples, of what
+    is left.
 
     Args:
       centers: teacher-derived parameters.
       settings: gives the two scales.
-      defensive_weight: weight of the wide component, in (0, 1); it has all the weight where ``center_scale`` is infinite.
+      defensive_weight: weight of the wide component, in (0, 1); it has all the weight where ``center_scale`` is
+        infinite.
     """
     flat = jax.vmap(lambda params: ravel_pytree(params)[0])(centers.params)
     rows = jnp.concatenate([jnp.zeros_like(flat[:1]), flat])
@@ -82,8 +84,6 @@ def distillation_posterior(
             categorical_log_likelihood,
             teacher_informed_prior(power=settings.power, temperature=temperature),
         ),
-        per_parameters=(
-            weight_space_prior(weight_mixture(centers, settings, defensive_weight=defensive_weight)),
-        ),
+        per_parameters=(weight_space_prior(weight_mixture(centers, settings, defensive_weight=defensive_weight)),),
         chunk_size=chunk_size,
     )

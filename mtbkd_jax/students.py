@@ -1,17 +1,17 @@
 """Students: the networks whose parameters are sampled, as pairs of pure functions.
 
-A student is ``init(key) -> params`` and ``apply(params, inputs) -> logits``. Everything that is sampled is in ``params``; a
-network that keeps running state (batch normalisation) has no log density and is refused. A frozen backbone is not part of the
-student: compute its features once and pass them as the inputs.
+A student is ``init(key) -> params`` and ``apply(params, inputs) -> logits``. Everything that is sampled is in
+``params``; a network that keeps running state (batch normalisation) has no log density and is refused. A frozen
+backbone is not part of the student: compute its features once and pass them as the inputs.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.types import Key, Params
@@ -57,7 +57,7 @@ def from_linen(module: nn.Module, input_shape: Sequence[int]) -> Student:
         return module.init(key, jnp.zeros(example.shape, example.dtype))["params"]
 
     def apply(params: Params, inputs: Array) -> Array:
-        return module.apply({"params": params}, inputs)
+        return cast(Array, module.apply({"params": params}, inputs))
 
     return Student(init, apply)
 
@@ -73,15 +73,13 @@ def from_nnx(build: Callable[..., Callable[[Array], Array]]) -> Student:
     """
     from flax import nnx
 
-    def split(key: Key):
-        return nnx.split(build(nnx.Rngs(params=key)), nnx.Param, ...)
-
-    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(params=0)))
-    graph, _, rest = nnx.split(abstract, nnx.Param, ...)
+    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    graph, *states = nnx.split(abstract, nnx.Param, ...)
+    rest = states[1]
     _refuse_running_state("nnx module", sorted(".".join(map(str, path)) for path, _ in nnx.to_flat_state(rest)))
 
     def init(key: Key) -> Params:
-        return split(key)[1]
+        return nnx.state(build(nnx.Rngs(key)), nnx.Param)
 
     def apply(params: Params, inputs: Array) -> Array:
         return nnx.merge(graph, params, rest)(inputs)
@@ -119,7 +117,7 @@ class _CNN(nn.Module):
     def __call__(self, inputs):
         values = inputs if inputs.ndim == 4 else inputs[..., None]
         for width in self.channels:
-            # Group normalisation keeps no running state, so that the network stays a function of (params, inputs) alone.
+            # Group normalisation keeps no running state, so that the network is a function of its arguments.
             values = nn.relu(nn.GroupNorm(num_groups=1)(nn.Conv(width, (3, 3))(values)))
             values = nn.max_pool(values, (2, 2), strides=(2, 2), padding="SAME")
         return nn.Dense(self.num_classes)(values.mean(axis=(1, 2)))
@@ -134,8 +132,6 @@ def cnn(*, image_shape: Sequence[int], channels: Sequence[int], num_classes: int
       num_classes: number of logits.
     """
     return from_linen(_CNN(tuple(channels), num_classes), tuple(image_shape))
-
-
 
 
 def _refuse_running_state(where: str, names: list[str]) -> None:

@@ -1,14 +1,16 @@
 """Learned trust: whom to believe on which input, from the labels there are.
 
-Bayesian hierarchical stacking (Yao, Pirš, Vehtari and Gelman, 2022), with a flat component g = 0 for "nobody knows" (p⁰ = 1/C):
+Bayesian hierarchical stacking (Yao, Pirš, Vehtari and Gelman, 2022), with a flat component g = 0, p⁰ = 1/C, for
+"nobody knows":
 
     w_i^g = softmax_g( a_g + φ(x_i)·β_g ),    a_g ~ Normal(0, 1),    β_g ~ Normal(0, s²),
     fitted to Σ_i log Σ_g w_i^g p_i^g[y_i] over the labelled examples.
 
-Entropy weights reward confident ignorance; these weights are earned on labels. φ is a fixed feature map (random Fourier features by
-default). The slopes' scale s is chosen by the log score on labels that the fit has not seen; s = 0, one weight a teacher for all
-inputs, is among the candidates. The weight of a labelled example comes from a fit without its label (cross-fitting). Labels on which
-the teachers were trained flatter the teachers: use held-out labels where there are any.
+Entropy weights reward confident ignorance; these weights are earned on labels. φ is a fixed feature map (random Fourier
+features by default). The slopes' scale s is chosen by the log score on labels that the fit has not seen; s = 0, one
+weight a teacher for all inputs, is among the candidates. The weight of a labelled example comes from a fit without its
+label (cross-fitting). Labels on which the teachers were trained flatter the teachers: use held-out labels where there
+are any.
 """
 
 from typing import NamedTuple
@@ -53,9 +55,7 @@ def trust_model(data: TrustData, slope_scale: float | Float[Array, ""]) -> None:
     """
     num_components = data.log_scores.shape[1]
     intercepts = numpyro.sample("intercepts", dist.Normal(0, 1).expand([num_components]).to_event(1))
-    slopes = numpyro.sample(
-        "slopes", dist.Normal(0, 1).expand([data.features.shape[1], num_components]).to_event(2)
-    )
+    slopes = numpyro.sample("slopes", dist.Normal(0, 1).expand([data.features.shape[1], num_components]).to_event(2))
     log_weights = trust_log_weights({"intercepts": intercepts, "slopes": slopes}, data.features, slope_scale)
     score = jax.nn.logsumexp(log_weights + data.log_scores, axis=-1)
     numpyro.factor("log_score", jnp.sum(data.mask * score))
@@ -78,9 +78,7 @@ def learned_trust(*, num_features: int = 60, num_folds: int = 5) -> WeightingRul
     """
 
     def rule(key, teacher_probs, inputs, labels):
-        return fit_trust(
-            key, teacher_probs, inputs, labels, num_features=num_features, num_folds=num_folds
-        ).log_weights
+        return fit_trust(key, teacher_probs, inputs, labels, num_features=num_features, num_folds=num_folds).log_weights
 
     return rule
 
@@ -130,7 +128,8 @@ def fit_trust(
     features = random_fourier_features(feature_key, inputs, num_features)
     folds = stratified_folds(fold_key, np.asarray(labels)[labelled], num_folds)
 
-    # Rows are padded to a power of two, so that fits on a few labels more or less (as in cross-validation) share one compilation.
+    # Rows are padded to a power of two, so that fits on a few labels more or less (as in cross-validation) share one
+    # compilation.
     padding = (1 << (labelled.size - 1).bit_length()) - labelled.size
     rows = np.pad(labelled, (0, padding))
     log_scores = _log_scores(teacher_probs[rows], labels[rows])
@@ -150,7 +149,9 @@ def fit_trust(
     return TrustFit(log_weights, scale, scores, features, TrustData(features[rows], log_scores, jnp.asarray(masks[-1])))
 
 
-def sample_trust(key: Key, fit: TrustFit, *, num_draws: int = 500, num_warmup: int = 500) -> Float[Array, "draws examples components"]:
+def sample_trust(
+    key: Key, fit: TrustFit, *, num_draws: int = 500, num_warmup: int = 500
+) -> Float[Array, "draws examples components"]:
     """Draw the weights from their posterior by NumPyro's NUTS, given the chosen scale: how sure is the trust itself?"""
     kernel = NUTS(trust_model)
     mcmc = MCMC(kernel, num_warmup=num_warmup, num_samples=num_draws, progress_bar=False)
@@ -162,8 +163,8 @@ def sample_trust(key: Key, fit: TrustFit, *, num_draws: int = 500, num_warmup: i
 def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float[Array, "examples features"]:
     """φ(x) = √2 cos(Wx + b): features whose inner products approximate a Gaussian kernel (Rahimi and Recht, 2007).
 
-    Inputs are flattened and standardised; the kernel's length scale is half the median distance between examples, so that a
-    straight line on which one teacher hands over to another costs a few features and not all of them.
+    Inputs are flattened and standardised; the kernel's length scale is half the median distance between examples, so
+    that a straight line on which one teacher hands over to another costs a few features and not all of them.
     """
     flat = jnp.reshape(inputs, (inputs.shape[0], -1))
     standard = (flat - flat.mean(0)) / jnp.where(flat.std(0) > 0, flat.std(0), 1.0)
@@ -171,7 +172,9 @@ def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float
     pairs = jax.random.randint(pair_key, (2, 1000), 0, flat.shape[0])
     distances = jnp.linalg.norm(standard[pairs[0]] - standard[pairs[1]], axis=-1)
     length_scale = 0.5 * jnp.median(distances)
-    frequencies = jax.random.normal(weight_key, (flat.shape[1], num_features)) / jnp.where(length_scale > 0, length_scale, 1.0)
+    frequencies = jax.random.normal(weight_key, (flat.shape[1], num_features)) / jnp.where(
+        length_scale > 0, length_scale, 1.0
+    )
     phases = jax.random.uniform(phase_key, (num_features,), maxval=2 * jnp.pi)
     return jnp.sqrt(2.0) * jnp.cos(standard @ frequencies + phases)
 
@@ -207,5 +210,7 @@ def _fit_all(key: Key, features: Array, log_scores: Array, masks: Array, scales:
         return jnp.sum((masks[-1] - mask) * jax.nn.logsumexp(log_weights + log_scores, axis=-1))
 
     params = jax.vmap(lambda scale: jax.vmap(lambda mask: fit(scale, mask))(masks))(scales)
-    held_out = jax.vmap(lambda scale, fits: jax.vmap(lambda p, m: score(scale, p, m))(fits, masks).sum())(scales, params)
+    held_out = jax.vmap(lambda scale, fits: jax.vmap(lambda p, m: score(scale, p, m))(fits, masks).sum())(
+        scales, params
+    )
     return params, held_out / masks[-1].sum()

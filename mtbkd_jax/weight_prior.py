@@ -2,8 +2,8 @@
 
     θ ~ Σ_k v_k · Normal(center_k, scale_k²)
 
-There is one component index for all of θ, not one for each weight. The centers are derived from the teachers (``centers``); a wide
-component around zero, if there is one, is just another row of ``centers``.
+There is one component index for all of θ, not one for each weight. The centers are derived from the teachers
+(``centers``); a wide component around zero, if there is one, is just another row of ``centers``.
 """
 
 from collections.abc import Callable
@@ -54,10 +54,8 @@ class WeightMixture(dist.Distribution):
     def component_log_densities(self, value: Float[Array, " parameters"]) -> Float[Array, " components"]:
         """log v_k + log Normal(value; center_k, scale_k²), less the constants that all components share, in nats."""
         precisions = 1.0 / self.scales
-        # One inner product a component: on CPUs a reduction over the rows of a matrix costs four to fifteen times as much.
-        distances = [
-            (value - center) * precision for center, precision in zip(self.centers, precisions, strict=True)
-        ]
+        # One inner product a component: on CPUs a reduction over a matrix's rows costs four to fifteen times as much.
+        distances = [(value - center) * precision for center, precision in zip(self.centers, precisions, strict=True)]
         return self._log_constants() - 0.5 * jnp.stack([jnp.vdot(distance, distance) for distance in distances])
 
     def relative_log_prob(self, value: Float[Array, " parameters"]) -> Scalar:

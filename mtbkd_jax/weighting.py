@@ -1,8 +1,9 @@
 """Weighting rules: how far each teacher deserves trust on each example.
 
-A rule is a function ``(key, teacher_probs [N, G, C], inputs [N, ...], labels [N]) -> log_weights [N, 1 + G]``. Column 0 is the flat
-component, "nobody knows" (-inf where a rule has none); each row sums to one in probability. A rule is free to ignore what it does
-not need, so that a new one can be added without touching a caller. The default, trust learned from the labels, is in ``trust``.
+A rule is a function ``(key, teacher_probs [N, G, C], inputs [N, ...], labels [N]) -> log_weights [N, 1 + G]``. Column 0
+is the flat component, "nobody knows" (-inf where a rule has none); each row sums to one in probability. A rule is free
+to ignore what it does not need, so that a new one can be added without touching a caller. The default, trust learned
+from the labels, is in ``trust``.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +37,9 @@ def entropy_weighting() -> WeightingRule:
 
         w_i^g = ξ(H_i^g) / Σ_g ξ(H_i^g),    ξ(H_i^g) = 1 − H_i^g / Σ_g H_i^g
 
-    with the ξ of the authors' script. A single teacher gets weight one; where every entropy is zero the weights are equal. A confident
-    teacher outside its domain is preferred by this rule; where there are labels, learned trust knows better.
+    with the ξ of the authors' script. A single teacher gets weight one; where every entropy is zero the weights are
+    equal. A confident teacher outside its domain is preferred by this rule; where there are labels, learned trust knows
+    better.
     """
 
     def rule(key, teacher_probs, inputs, labels):
@@ -58,7 +60,8 @@ def fixed_weighting(weights: Sequence[float]) -> WeightingRule:
       weights: one for each teacher, non-negative, not all zero; normalised here.
 
     Raises:
-      InputError: if a weight is negative or not finite, if all are zero, or (when applied) if their number is not that of the teachers.
+      InputError: if a weight is negative or not finite, if all are zero, or (when applied) if their number is not that
+        of the teachers.
     """
     values = np.asarray(weights, np.float32)
     if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or values.sum() == 0:

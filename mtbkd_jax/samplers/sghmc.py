@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from blackjax.sgmcmc import diffusions
+from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.samplers.base import Sampler, SamplerInfo
@@ -29,7 +30,7 @@ class SGHMCState(NamedTuple):
     momentum: Params
 
 
-def sghmc(log_density: MinibatchLogDensity, *, friction: float, temperature: float = 1.0) -> Sampler:
+def sghmc(log_density: MinibatchLogDensity, *, friction: float | Float[Array, ""], temperature: float = 1.0) -> Sampler:
     """Build the sampler.
 
     Args:
