@@ -41,7 +41,7 @@ from mtbkd_jax.settings import PriorSettings, distillation_posterior, no_teacher
 from mtbkd_jax.step_size import largest_curvature
 from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
-from mtbkd_jax.tree import tree_where
+from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_where
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
@@ -283,25 +283,26 @@ def sample_posterior(
     )
 
 
-def chain_starts(
-    key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int
-) -> Params:
+def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int) -> Params:
     """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last at random.
 
-    Without teachers all start at random: as the student is initialised.
+    The random one lies around the pool, at twice the distance that the prior's scale around the centers would put it. Where there is no
+    such scale it is as the student is initialised, and without teachers so are all.
     """
     random = jax.vmap(student.init)(jax.random.split(key, num_chains))
     if not settings.uses_teachers:
         return random
-    num_teachers = lessons.teacher_probs.shape[1]
-    rows = 1 + np.arange(num_chains) % num_teachers
+    centers = lessons.centers.params
+    if np.isfinite(settings.center_scale):
+        pool = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], (num_chains, *leaf.shape[1:])), centers)
+        random = tree_add_scaled(pool, 2 * settings.center_scale, tree_random_normal(key, pool))
+    rows = 1 + np.arange(num_chains) % lessons.teacher_probs.shape[1]
     is_random = (np.arange(num_chains) == num_chains - 1) & (num_chains > 1)
 
-    def choose(center, initial):
-        mask = is_random.reshape(-1, *[1] * (initial.ndim - 1))
-        return jnp.where(mask, initial, center[rows])
+    def choose(center: Array, scattered: Array) -> Array:
+        return jnp.where(is_random.reshape(-1, *[1] * (center.ndim - 1)), scattered, center[rows])
 
-    return jax.tree.map(choose, lessons.centers.params, random)
+    return jax.tree.map(choose, centers, random)
 
 
 def with_components(lessons: Lessons, settings: PriorSettings) -> Examples:

@@ -1,6 +1,7 @@
 """Predictions: log class probabilities of every draw on every input, in blocks that fit in memory."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,13 @@ from jaxtyping import Array, Float
 
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Params
+from mtbkd_jax.uncertainty import credible_upper, epistemic, mean_deviance, predictive_mean
 
 _BLOCK_VALUES = 1 << 24
 """Hidden and output values held at a time, about: 64 MiB in float32."""
 
 
-def predictive_log_probs(
-    student: Student, draws: Params, inputs: Array
-) -> Float[np.ndarray, "draws examples classes"]:
+def predictive_log_probs(student: Student, draws: Params, inputs: Array) -> Float[np.ndarray, "draws examples classes"]:
     """log q_i^(s) for each draw s and example i, in nats.
 
     Args:
@@ -40,3 +40,42 @@ def predictive_log_probs(
 @partial(jax.jit, static_argnames="student")
 def _log_probs(student: Student, draws: Params, inputs: Array) -> Array:
     return jax.vmap(lambda params: jax.nn.log_softmax(student.apply(params, inputs)))(draws)
+
+
+class Prediction(NamedTuple):
+    """What the posterior says of each input.
+
+    Attributes:
+      probs: predictive mean, ``[examples, classes]``.
+      mean_deviance: ``[examples]``, nats.
+      credible_upper: upper end of the deviance's credible interval, ``[examples]``, nats.
+      epistemic: mutual information between label and parameters, ``[examples]``, nats.
+    """
+
+    probs: Float[np.ndarray, "examples classes"]
+    mean_deviance: Float[np.ndarray, " examples"]
+    credible_upper: Float[np.ndarray, " examples"]
+    epistemic: Float[np.ndarray, " examples"]
+
+
+def predict(student: Student, draws: Params, inputs: Array | np.ndarray, *, level: float = 0.95) -> Prediction:
+    """Predict from all draws.
+
+    Args:
+      student: the network.
+      draws: parameters stacked over draws ``[draws, ...]``; chains are flattened into draws.
+      inputs: ``[examples, ...]``, standardised as the training inputs were.
+      level: of the credible interval.
+    """
+    log_probs = jnp.asarray(predictive_log_probs(student, draws, inputs))
+    return Prediction(
+        np.asarray(predictive_mean(log_probs)),
+        np.asarray(mean_deviance(log_probs)),
+        np.asarray(credible_upper(log_probs, level=level)),
+        np.asarray(epistemic(log_probs)),
+    )
+
+
+def flatten_chains(positions: Params) -> Params:
+    """Parameters ``[chains, draws, ...]`` as ``[chains * draws, ...]``."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), positions)

@@ -7,7 +7,7 @@ burn-in and for every chunk, and the numbers cannot depend on how a run is cut.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ Progress = Callable[[int, int, float], None]
 """``(steps done, steps in all, mean log density of the last draw)``; called once a chunk."""
 
 
+@runtime_checkable
 class DrawSink(Protocol):
     """Where draws go as they come, such as ``draws.DrawStore``."""
 
@@ -153,7 +154,7 @@ def sample_chains(
 
     receiver = _Memory() if sink is None else sink
     infos = []
-    for chunk, draws, last_states in _one_behind(compute()):  # noqa: B007: the last ones are returned
+    for chunk, draws, last_states in _one_behind(compute()):  # noqa: B007
         positions, info = _on_host((draws.positions, draws.info), len(chunk.gaps))
         failed_at = np.asarray(draws.failed_at)
         _check_any_alive(failed_at)

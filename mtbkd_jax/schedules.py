@@ -59,7 +59,7 @@ class Cyclical(NamedTuple):
         """Step size at ``step``."""
         return self.peak / 2 * (1 + jnp.cos(jnp.pi * (step % self.cycle_length) / self.cycle_length))
 
-    def is_sampling(self, step: Any) -> Bool[Array, "..."] | Bool[np.ndarray, "..."]:
+    def is_sampling(self, step: Any) -> Bool[Array, "..."] | Bool[np.ndarray, "..."] | bool:
         """Whether ``step`` is in the sampling part of its cycle, the only part that draws are kept from."""
         return step % self.cycle_length >= self.num_exploring
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ def test_cyclical_samples_at_the_end_of_each_cycle():
     np.testing.assert_array_equal(np.flatnonzero(is_sampling), [7, 8, 9, 17, 18, 19])
 
 
-@pytest.mark.parametrize("make", [constant, polynomial, lambda size: cyclical(size, cycle_length=10)])
+@pytest.mark.parametrize("make", [constant, polynomial, partial(cyclical, cycle_length=10)])
 def test_another_step_size_does_not_compile_again(make):
     traces = []
 
@@ -44,18 +46,18 @@ def test_another_step_size_does_not_compile_again(make):
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "numbers"),
     [
-        lambda: constant(0.0),
-        lambda: constant([0.1, -0.1]),
-        lambda: polynomial(float("nan")),
-        lambda: polynomial(1.0, offset=0.0),
-        lambda: polynomial(1.0, power=-1.0),
-        lambda: cyclical(0.0, cycle_length=10),
-        lambda: cyclical(0.1, cycle_length=0),
-        lambda: cyclical(0.1, cycle_length=10, exploration=1.0),
+        (constant, {"step_size": 0.0}),
+        (constant, {"step_size": [0.1, -0.1]}),
+        (polynomial, {"scale": float("nan")}),
+        (polynomial, {"scale": 1.0, "offset": 0.0}),
+        (polynomial, {"scale": 1.0, "power": -1.0}),
+        (cyclical, {"peak": 0.0, "cycle_length": 10}),
+        (cyclical, {"peak": 0.1, "cycle_length": 0}),
+        (cyclical, {"peak": 0.1, "cycle_length": 10, "exploration": 1.0}),
     ],
 )
-def test_wrong_numbers_are_refused(make):
+def test_wrong_numbers_are_refused(make, numbers):
     with pytest.raises(InputError):
-        make()
+        make(**numbers)

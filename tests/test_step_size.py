@@ -17,7 +17,7 @@ def test_largest_curvature_is_the_top_eigenvalue_of_the_negative_hessian():
 
     position = {"a": jnp.ones(2), "b": jnp.ones((2, 2))}
     curvature = jax.jit(lambda key: largest_curvature(log_density, position, 3.0, key, num_iterations=100))
-    eigenvalues = np.linalg.eigvalsh(3.0 * precision)
+    eigenvalues = np.linalg.eigvalsh(3.0 * np.asarray(precision, np.float64))
     unconverged = (eigenvalues[-2] / eigenvalues[-1]) ** 200
     assert float(curvature(jax.random.key(0))) == pytest.approx(eigenvalues[-1], rel=1e-5 + unconverged)
 

@@ -1,7 +1,7 @@
 """What a sampler is: a pair of pure functions, as in BlackJAX and optax."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float
 
@@ -24,19 +24,11 @@ class SamplerInfo(NamedTuple):
     is_divergent: Bool[Array, "..."]
 
 
-class SamplerState(Protocol):
-    """What a step needs to go on; a NamedTuple of arrays with the parameters among them."""
-
-    @property
-    def position(self) -> Params:
-        """The student's parameters."""
-
-
 class Sampler(NamedTuple):
     """A Markov chain as a pair of pure functions.
 
     Attributes:
-      init: ``(position, key) -> state``.
+      init: ``(position, key) -> state``; a state is a NamedTuple of arrays, with the parameters as its ``position``.
       step: ``(key, state, batch, step_size) -> (state, info)``.
     """
 

@@ -27,7 +27,9 @@ def test_warm_up_finds_the_scales_and_the_acceptance_rate(build):
     states, step_sizes = warm_up(sampler, states, key=jax.random.key(1), num_steps=1000, **arguments)
     # The last slow window has about 500 correlated draws: a variance is known to a few tens of per cent.
     assert step_sizes.shape == (3,)
-    np.testing.assert_allclose(np.log(states.inverse_mass_matrix / SCALES**2), 0, atol=np.log(2))
+    np.testing.assert_allclose(
+        np.log(np.asarray(states.inverse_mass_matrix) / np.asarray(SCALES) ** 2), 0, atol=np.log(2)
+    )
     run = sample_chains(
         sampler, states, key=jax.random.key(2), step_size=constant(step_sizes), num_draws=1000, **arguments
     )

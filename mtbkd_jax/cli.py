@@ -1,0 +1,128 @@
+"""The command line: ``mtbkd run``, ``fit``, ``predict`` and ``evaluate``. It adds nothing that the library cannot do.
+
+Heavy modules are imported inside the commands, so that ``--help`` and mistakes in the arguments are answered at once.
+"""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from mtbkd_jax.distillation import DistillationConfig
+from mtbkd_jax.errors import InputError, MTBKDError
+from mtbkd_jax.runs import StudentConfig
+
+
+@dataclass(frozen=True)
+class Study:
+    """Run a study that the package ships: ``digits``, the main job."""
+
+    name: tyro.conf.Positional[Literal["digits"]]
+    """Which study."""
+    out: Path
+    """Where the run is written: a directory that does not exist or is empty."""
+    num_labels: int = 100
+    """Examples of the student's pool that keep their label."""
+    seed: int = 0
+    """The result depends on it and on the other options alone."""
+
+    def __call__(self) -> None:
+        """Run the study."""
+        from mtbkd_jax.jobs import run_digits
+
+        run_digits(self)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Distil a student on your own arrays."""
+
+    data: Path
+    """An NPZ file with ``inputs [N, ...]``, ``labels [N]`` (-1 for none) and, if you like, ``ids`` and ``class_names``."""
+    teachers: tuple[str, ...]
+    """Directories of teacher outputs, or ``name=FILE.npz`` and ``name=FILE.csv`` of logits or probabilities."""
+    out: Path
+    """Where the run is written: a directory that does not exist or is empty."""
+    kind: Literal["logits", "probabilities"] | None = None
+    """What the teachers' files hold, where it cannot be told."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    """The student's architecture."""
+    standardize: bool = True
+    """Whether inputs are standardised by the training statistics, which the run keeps for ``predict``."""
+    weighting: Literal["default", "trust", "entropy", "uniform", "fixed"] = "default"
+    """How teachers are weighed; the default learns trust where there are labels enough, and weighs by entropy otherwise."""
+    weights: tuple[float, ...] = ()
+    """The weights of ``fixed``, one for each teacher."""
+    distillation: Annotated[DistillationConfig, tyro.conf.arg(name="")] = field(default_factory=DistillationConfig)
+    """How the student is distilled."""
+    seed: int = 0
+    """The result depends on it and on the other options alone."""
+
+    def __call__(self) -> None:
+        """Run the distillation."""
+        from mtbkd_jax.jobs import fit
+
+        fit(self)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict raw inputs with a finished run; writes ``probs``, ``mean_deviance``, ``credible_upper`` and ``epistemic``."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's directory."""
+    inputs: Path
+    """An NPZ file with ``inputs [N, ...]``, and ``ids`` if you like."""
+    output: Path
+    """The NPZ file to write; it must not exist."""
+    level: float = 0.95
+    """Level of the credible interval."""
+
+    def __call__(self) -> None:
+        """Predict."""
+        from mtbkd_jax.jobs import predict_file
+
+        predict_file(self.run, self.inputs, self.output, level=self.level)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a finished run on labelled data: every metric, as a table and as ``metrics.json``."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's directory."""
+    data: Path
+    """An NPZ file with ``inputs`` and ``labels``."""
+    out: Path | None = None
+    """Where ``metrics.json`` and the figures are written; RUN/evaluations/NAME_OF_DATA by default. It must not exist."""
+
+    def __call__(self) -> None:
+        """Evaluate."""
+        from mtbkd_jax.jobs import evaluate_file
+
+        evaluate_file(self.run, self.data, self.out or self.run / "evaluations" / self.data.stem)
+
+
+Command = (
+    Annotated[Study, tyro.conf.subcommand("run")]
+    | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a mistake in the input ends with one message and exit status 2, and no traceback."""
+    import jax
+
+    # Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    command = tyro.cli(Command, args=arguments, prog="mtbkd", description=__doc__.partition("\n")[0])
+    try:
+        command()
+    except MTBKDError as error:
+        print(f"mtbkd: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, InputError) else 1) from None

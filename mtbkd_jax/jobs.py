@@ -1,0 +1,265 @@
+"""The jobs behind the commands: from files to a run directory, and from a run directory to predictions and figures of merit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mtbkd_jax import storage
+from mtbkd_jax.baselines import distil_classically
+from mtbkd_jax.checks import check_labels
+from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
+from mtbkd_jax.digits import digits_study
+from mtbkd_jax.distillation import Distillation, DistillationConfig, distil, learn, sample_posterior
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.progress import progress_bar
+from mtbkd_jax.runs import (
+    COVERAGE_LEVELS,
+    StudentConfig,
+    all_metrics,
+    choice_to_json,
+    draws_of_run,
+    finish_run,
+    open_run,
+    start_run,
+    write_evaluation,
+)
+from mtbkd_jax.students import num_parameters
+from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
+from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
+
+if TYPE_CHECKING:
+    from mtbkd_jax.cli import Fit, Study
+
+DIGITS_STUDENT = StudentConfig(hidden=(32,))
+
+
+def fit(config: "Fit") -> None:
+    """Distil a student on the user's arrays and write the run."""
+    console = Console()
+    dataset = read_dataset(config.data)
+    teachers = open_teachers(config.teachers, kind=config.kind)
+    for teacher in teachers:
+        if isinstance(teacher, TeacherOutputs):
+            teacher.verify()
+    aligned = align_teachers(teachers, ids=dataset.ids, class_names=dataset.class_names)
+    num_classes = aligned.logits.shape[2]
+    labels = check_labels(dataset.labels, num_classes, str(config.data))
+    class_names = aligned.class_names or tuple(map(str, range(num_classes)))
+    standardizer = Standardizer.fit(dataset.inputs) if config.standardize else None
+    inputs = dataset.inputs if standardizer is None else standardizer(dataset.inputs)
+    student = config.student.build(inputs.shape[1:], num_classes)
+    weighting = _weighting(config, aligned.names)
+
+    path = start_run(config.out, config)
+    sampling = config.distillation.sampling
+    sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
+    console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
+    with progress_bar("sampling") as progress:
+        result = distil(
+            inputs,
+            labels,
+            aligned.logits,
+            student,
+            seed=config.seed,
+            teacher_softening=aligned.softening,
+            weighting=weighting,
+            config=config.distillation,
+            sink=sink,
+            progress=progress,
+        )
+    diagnostics = finish_run(
+        path,
+        result,
+        student=config.student,
+        seed=config.seed,
+        ids=dataset.ids,
+        teacher_names=aligned.names,
+        class_names=class_names,
+        standardizer=standardizer,
+        digests={str(config.data): sha256_of_file(config.data)} | _digests(config.teachers),
+        probes=inputs,
+    )
+    storage.write_json(path / "metrics.json", _metrics_of_fit(result))
+    _print_choice(console, result)
+    console.print(diagnostics.verdict)
+    console.print(f"Wrote {path}")
+
+
+def predict_file(run: Path, inputs: Path, output: Path, *, level: float) -> None:
+    """Predict the inputs of a file and write the prediction to another, which must not exist."""
+    if output.exists():
+        raise InputError(str(output), "output", "a file that exists", "a new file", "Give another name.")
+    prediction = open_run(run).predict(read_inputs(inputs), level=level)
+    with storage.translated_errors(output), output.open("xb") as file:
+        np.savez_compressed(file, **prediction._asdict())
+    Console().print(f"Wrote {output}: {len(prediction.probs)} examples")
+
+
+def evaluate_file(run: Path, data: Path, out: Path) -> None:
+    """Score a run on a labelled file."""
+    opened = open_run(run)
+    dataset = read_dataset(data)
+    labels = check_labels(dataset.labels, len(opened.class_names), str(data))
+    if dataset.class_names not in (None, opened.class_names):
+        raise InputError(
+            str(data),
+            "class_names",
+            str(dataset.class_names),
+            str(opened.class_names),
+            "Number the labels in the order of the run's classes.",
+        )
+    path = storage.new_directory(out)
+    metrics = write_evaluation(path, opened.log_probs(dataset.inputs), labels, opened.class_names)
+    console = Console()
+    table = Table("metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name.replace("_", " "), "not defined" if value is None else f"{value:.4f}")
+    console.print(table)
+    console.print(f"Wrote {path}")
+
+
+def run_digits(config: "Study") -> None:
+    """The main job: scikit-learn's digits, three expert teachers, a hundred labels."""
+    console = Console()
+    path = start_run(config.out, config)
+    console.print("Training the teachers ...")
+    study = digits_study(seed=config.seed, num_labels=config.num_labels)
+    standardizer = Standardizer.fit(study.pool_inputs)
+    inputs, test_inputs = standardizer(study.pool_inputs), standardizer(study.test_inputs)
+    student = DIGITS_STUDENT.build((64,), 10)
+    distillation_config = DistillationConfig()
+    sampling = distillation_config.sampling
+
+    console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
+    keys = jax.random.split(jax.random.key(config.seed), 4)
+    lessons, order, choice = learn(
+        keys[0], inputs, study.pool_labels, study.pool_teacher_logits, student, config=distillation_config
+    )
+    sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
+    with progress_bar("sampling") as progress:
+        run = sample_posterior(
+            keys[1], student, lessons, choice.settings, config=distillation_config, sink=sink, progress=progress
+        )
+    with progress_bar("sampling without teachers") as progress:
+        plain = sample_posterior(
+            keys[2], student, lessons, choice.no_teacher, config=distillation_config, progress=progress
+        )
+    classical = distil_classically(keys[3], student, lessons, distillation_config)
+
+    result = Distillation(student, lessons, order, choice, run)
+    diagnostics = finish_run(
+        path,
+        result,
+        student=DIGITS_STUDENT,
+        seed=config.seed,
+        ids=study.pool_ids,
+        teacher_names=study.teacher_names,
+        class_names=study.class_names,
+        standardizer=standardizer,
+        digests={},
+        probes=test_inputs,
+    )
+    log_probs = open_run(path).log_probs(study.test_inputs)
+    metrics = write_evaluation(path, log_probs, study.test_labels, study.class_names)
+    size = num_parameters(student)
+    rows = {
+        f"teacher: {name}": (count, all_metrics(logits[None], study.test_labels))
+        for name, count, logits in zip(
+            study.teacher_names,
+            study.teacher_parameter_counts,
+            np.swapaxes(np.asarray(jax.nn.log_softmax(study.test_teacher_logits)), 0, 1),
+            strict=True,
+        )
+    }
+    rows["no teacher"] = (
+        size,
+        all_metrics(predictive_log_probs(student, flatten_chains(plain.positions), test_inputs), study.test_labels),
+    )
+    rows["classical KD"] = (
+        size,
+        all_metrics(
+            predictive_log_probs(student, jax.tree.map(lambda leaf: leaf[None], classical.params), test_inputs),
+            study.test_labels,
+        ),
+    )
+    rows["MT-BKD"] = (size, metrics)
+    storage.write_json(
+        path / "table.json",
+        {name: {"parameters": count} | values for name, (count, values) in rows.items()}
+        | {"classical KD settings": {"strength": classical.strength, "scale": classical.scale}},
+    )
+    console.print(_comparison(rows))
+    _print_choice(console, result)
+    console.print(diagnostics.verdict)
+    for file in sorted(path.rglob("*.png")) + sorted(path.glob("*.json")):
+        console.print(str(file), soft_wrap=True)
+    console.print(f"Wrote {path}", soft_wrap=True)
+
+
+def _weighting(config: "Fit", teacher_names: Sequence[str]) -> WeightingRule | None:
+    if (config.weighting == "fixed") != bool(config.weights):
+        raise InputError(
+            "--weights",
+            "weights",
+            str(config.weights),
+            "one number a teacher with --weighting fixed, and none otherwise",
+            f"The teachers are {', '.join(teacher_names)}.",
+        )
+    if config.weighting == "fixed":
+        return fixed_weighting(config.weights)
+    rules = {
+        "default": None,
+        "trust": learned_trust(num_folds=config.distillation.num_folds),
+        "entropy": entropy_weighting(),
+        "uniform": uniform_weighting(),
+    }
+    return rules[config.weighting]
+
+
+def _digests(specs: Sequence[str]) -> dict[str, str]:
+    paths = [Path(spec.partition("=")[2] or spec) for spec in specs]
+    return {str(path): sha256_of_file(path / "teachers.json" if path.is_dir() else path) for path in paths}
+
+
+def _metrics_of_fit(result: Distillation) -> dict[str, object]:
+    labels = np.asarray(result.lessons.examples.labels)
+    chosen = choice_to_json(result.choice)
+    return {
+        "examples": int(labels.size),
+        "labelled": int((labels >= 0).sum()),
+        "cross_validated_nll": min((c.nll for c in result.choice.curve if c.settings == result.choice.settings), default=None),
+        "settings": chosen["chosen"],
+        "mean_weights": np.exp(np.asarray(result.lessons.log_weights)).mean(0).tolist(),
+        "chains_stopped_at_step": result.run.failed_at.tolist(),
+    }
+
+
+def _print_choice(console: Console, result: Distillation) -> None:
+    settings = result.choice.settings
+    if settings.uses_teachers:
+        around = "no centers" if np.isinf(settings.center_scale) else f"a scale of {settings.center_scale:.3g} around the centers"
+        console.print(
+            f"Chosen on the labels: power {settings.power:g}, concentration {settings.concentration:g}, {around}, "
+            f"a wide scale of {settings.wide_scale:g}."
+        )
+    else:
+        console.print(f"Chosen on the labels: no teacher, with a scale of {settings.wide_scale:g}.")
+    if (failed := result.run.failed_at >= 0).any():
+        console.print(f"{failed.sum()} of {failed.size} chains were stopped and left out: their density was not finite.")
+
+
+def _comparison(rows: Mapping[str, tuple[int, Mapping[str, float | None]]]) -> Table:
+    columns = ("accuracy", "negative_log_likelihood", "expected_calibration_error")
+    coverages = [f"coverage_{round(100 * level)}" for level in COVERAGE_LEVELS]
+    table = Table("", "accuracy", "NLL", "ECE", *(f"cover .{round(100 * level)}" for level in COVERAGE_LEVELS), "parameters")
+    for name, (count, metrics) in rows.items():
+        values = (metrics[column] for column in (*columns, *coverages))
+        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in values), f"{count:,}")
+    return table

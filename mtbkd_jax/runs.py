@@ -1,0 +1,306 @@
+"""Run directories: everything that a distillation leaves behind, and what is needed to predict from it or to repeat it.
+
+    RUN/config.json        what was asked for
+    RUN/manifest.json      versions, seed, digests of the input files, teachers, classes, how inputs are standardised
+    RUN/selection.json     the settings chosen and how every candidate did
+    RUN/draws/             the student's parameters
+    RUN/teachers.npz       per training example: ids, weights and responsibilities of the teachers, component 0 being "nobody"
+    RUN/diagnostics.json   whether the chains have mixed
+    RUN/metrics.json       figures of merit
+    RUN/figures/           PNG
+
+A directory is never written into twice. The manifest comes last: without one a run is unfinished.
+"""
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtbkd_jax import storage
+from mtbkd_jax.data import Standardizer
+from mtbkd_jax.diagnostics import Diagnostics, diagnose
+from mtbkd_jax.distillation import Distillation, with_components
+from mtbkd_jax.draws import DrawStore, create_draws, open_draws
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.function_prior import responsibilities
+from mtbkd_jax.metrics import classification_metrics
+from mtbkd_jax.prediction import Prediction, flatten_chains, predict, predictive_log_probs
+from mtbkd_jax.selection import Choice
+from mtbkd_jax.students import Student, cnn, mlp
+from mtbkd_jax.uncertainty import coverage, mean_deviance, predictive_entropy, predictive_mean
+
+COVERAGE_LEVELS = (0.85, 0.90, 0.95)
+_FORMAT = {"format_name": "mtbkd_jax.run", "version": 1}
+_NUM_PROBES = 100
+_PACKAGES = ("mtbkd-jax", "jax", "jaxlib", "flax", "optax", "blackjax", "numpyro", "numpy", "scikit-learn", "tensorstore")
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The student's architecture.
+
+    Attributes:
+      kind: a multilayer perceptron, or a small convolutional network on images.
+      hidden: widths of the hidden layers, or of the convolutions.
+    """
+
+    kind: Literal["mlp", "cnn"] = "mlp"
+    hidden: tuple[int, ...] = (128,)
+
+    def build(self, input_shape: Sequence[int], num_classes: int) -> Student:
+        """The student for inputs of this shape."""
+        if self.kind == "mlp":
+            return mlp(num_features=int(np.prod(input_shape)), hidden=self.hidden, num_classes=num_classes)
+        if len(input_shape) not in (2, 3):
+            raise InputError(
+                "student",
+                "inputs",
+                f"examples of shape {tuple(input_shape)}",
+                "images (height, width) or (height, width, colours) for a cnn",
+                "Choose the mlp, or give images.",
+            )
+        return cnn(image_shape=input_shape, channels=self.hidden, num_classes=num_classes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, opened to predict from.
+
+    Attributes:
+      path: the directory.
+      student: the network.
+      standardizer: of the inputs, or None where they are taken as they are.
+      class_names: in the order of the logits.
+      draws: the student's parameters.
+    """
+
+    path: Path
+    student: Student
+    standardizer: Standardizer | None
+    class_names: tuple[str, ...]
+    draws: DrawStore
+
+    def standardize(self, inputs: np.ndarray) -> np.ndarray:
+        """Raw inputs as the student knows them."""
+        expected = self._input_shape
+        if inputs.shape[1:] != expected:
+            raise InputError(
+                str(self.path),
+                "inputs",
+                f"examples of shape {inputs.shape[1:]}",
+                f"{expected}, as in training",
+                "Give the same features in the same order.",
+            )
+        return inputs if self.standardizer is None else self.standardizer(inputs)
+
+    def predict(self, inputs: np.ndarray, *, level: float = 0.95) -> Prediction:
+        """Predict raw inputs ``[examples, ...]``."""
+        return predict(self.student, self._flat_draws(), self.standardize(inputs), level=level)
+
+    def log_probs(self, inputs: np.ndarray) -> np.ndarray:
+        """Log class probabilities of every draw, ``[draws, examples, classes]``."""
+        return predictive_log_probs(self.student, self._flat_draws(), self.standardize(inputs))
+
+    def _flat_draws(self) -> Any:
+        return flatten_chains(self.draws.positions())
+
+    @property
+    def _input_shape(self) -> tuple[int, ...]:
+        return tuple(storage.read_manifest(self.path / "manifest.json", **_FORMAT)["input_shape"])
+
+
+def start_run(path: str | Path, config: Any) -> Path:
+    """Make the directory and write down what was asked for.
+
+    Raises:
+      InputError: if the directory has something in it.
+    """
+    path = storage.new_directory(path)
+    storage.write_json(path / "config.json", dataclasses.asdict(config))
+    (path / "figures").mkdir()
+    return path
+
+
+def draws_of_run(path: Path, student: Student, *, num_chains: int, num_draws: int) -> DrawStore:
+    """The empty store that a run's draws are streamed to."""
+    template = jax.eval_shape(student.init, jax.random.key(0))
+    return create_draws(path / "draws", template, num_chains=num_chains, num_draws=num_draws)
+
+
+def finish_run(
+    path: Path,
+    distillation: Distillation,
+    *,
+    student: StudentConfig,
+    seed: int,
+    ids: np.ndarray,
+    teacher_names: Sequence[str],
+    class_names: Sequence[str],
+    standardizer: Standardizer | None,
+    digests: Mapping[str, str],
+    probes: np.ndarray,
+) -> Diagnostics:
+    """Write everything but the metrics, and the manifest at the end.
+
+    Args:
+      path: the directory that ``start_run`` made.
+      distillation: what to write.
+      student: its architecture.
+      seed: the run's.
+      ids: of the training examples, in the user's order.
+      teacher_names: in the order of the logits.
+      class_names: in the order of the logits.
+      standardizer: of the inputs, or None.
+      digests: SHA-256 of each input file.
+      probes: standardised inputs on whose predictions convergence is judged; the first hundred are used.
+
+    Returns:
+      The diagnostics, for the table.
+    """
+    from mtbkd_jax import figures
+
+    examples = distillation.lessons.examples
+    run = distillation.run
+    store = open_draws(path / "draws", jax.eval_shape(distillation.student.init, jax.random.key(0)))
+    positions = store.positions()
+    storage.write_json(path / "selection.json", choice_to_json(distillation.choice))
+
+    probe_log_probs = predictive_log_probs(distillation.student, flatten_chains(positions), probes[:_NUM_PROBES])
+    shape = (*np.shape(run.info.log_density), *probe_log_probs.shape[1:])
+    probe_log_probs = probe_log_probs.reshape(shape)
+    log_density = np.asarray(run.info.log_density)
+    diagnostics = diagnose(probe_log_probs, log_density)
+    failed = {f"chain {chain}": int(step) for chain, step in enumerate(run.failed_at) if step >= 0}
+    storage.write_json(
+        path / "diagnostics.json",
+        diagnostics.to_json() | {"verdict": diagnostics.verdict, "chains_stopped_at_step": failed},
+    )
+
+    record = teacher_record(distillation)
+    in_users_order = np.argsort(distillation.order)
+    np.savez_compressed(
+        path / "teachers.npz",
+        ids=ids,
+        components=np.array(["nobody", *teacher_names]),
+        weights=np.exp(np.asarray(distillation.lessons.log_weights))[in_users_order],
+        responsibilities=record[in_users_order],
+    )
+    labels = np.asarray(examples.labels)
+    drawn = {
+        "responsibilities": figures.responsibilities_by_class(
+            record[labels >= 0], labels[labels >= 0], tuple(teacher_names), tuple(class_names)
+        ),
+        "traces": figures.traces(
+            log_density,
+            probe_log_probs[:, :, :3],
+            probe_names=[f"probe {i}" for i in range(min(3, len(probes)))],
+            class_names=tuple(class_names),
+        ),
+    }
+    if distillation.choice.curve:
+        drawn["cross_validation"] = figures.cross_validation(distillation.choice)
+    for name, figure in drawn.items():
+        figures.save_figure(figure, path / "figures" / f"{name}.png")
+
+    storage.write_manifest(
+        path / "manifest.json",
+        {
+            "student": dataclasses.asdict(student),
+            "input_shape": list(examples.inputs.shape[1:]),
+            "seed": seed,
+            "class_names": list(class_names),
+            "teacher_names": list(teacher_names),
+            "standardizer": None if standardizer is None else standardizer.to_json(),
+            "sha256": dict(digests),
+            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "python": platform.python_version(),
+            "backend": jax.default_backend(),
+        },
+        **_FORMAT,
+    )
+    return diagnostics
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a finished run.
+
+    Raises:
+      InputError: if there is none. CorruptDataError: if its files were altered.
+    """
+    path = Path(path)
+    manifest = storage.read_manifest(path / "manifest.json", **_FORMAT)
+    config = StudentConfig(manifest["student"]["kind"], tuple(manifest["student"]["hidden"]))
+    student = config.build(manifest["input_shape"], len(manifest["class_names"]))
+    standardizer = None if manifest["standardizer"] is None else Standardizer.from_json(manifest["standardizer"])
+    store = open_draws(path / "draws", jax.eval_shape(student.init, jax.random.key(0)))
+    return Run(path, student, standardizer, tuple(manifest["class_names"]), store)
+
+
+def teacher_record(distillation: Distillation) -> np.ndarray:
+    """Mean over draws of each component's responsibility for each example, in the lessons' order ``[examples, components]``."""
+    examples = with_components(distillation.lessons, distillation.choice.settings)
+    draws = distillation.run.positions
+    draws = flatten_chains(draws.positions() if isinstance(draws, DrawStore) else draws)
+
+    @jax.jit
+    def mean_responsibilities(draws, examples):
+        def one(total, params):
+            logits = distillation.student.apply(params, examples.inputs)
+            return total + responsibilities(logits, examples.components), None
+
+        start = jnp.zeros(examples.components.log_offsets.shape)
+        total, _ = jax.lax.scan(one, start, draws)
+        return total / jax.tree.leaves(draws)[0].shape[0]
+
+    return np.asarray(mean_responsibilities(draws, examples))
+
+
+def all_metrics(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    """Every metric of labelled data from the draws' predictions ``[draws, examples, classes]``; None where one is not defined."""
+    draws = jnp.asarray(log_probs)
+    probs = np.asarray(predictive_mean(draws))
+    metrics = classification_metrics(probs, labels, np.asarray(predictive_entropy(draws)))
+    metrics |= {f"coverage_{round(100 * level)}": float(coverage(draws, jnp.asarray(labels), level=level)) for level in COVERAGE_LEVELS}
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+
+
+def write_evaluation(path: Path, log_probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, float | None]:
+    """Write ``metrics.json`` and the figures of labelled data into ``path``; return the metrics."""
+    from mtbkd_jax import figures
+
+    metrics = all_metrics(log_probs, labels)
+    storage.write_json(path / "metrics.json", metrics)
+    draws = jnp.asarray(log_probs)
+    probs, deviance = np.asarray(predictive_mean(draws)), np.asarray(mean_deviance(draws))
+    (path / "figures").mkdir(exist_ok=True)
+    drawn = {
+        "reliability": figures.reliability_diagram(probs, labels),
+        "deviance": figures.deviance_by_class(deviance, labels, tuple(class_names)),
+    }
+    if (probs.argmax(1) != labels)[labels >= 0].any():
+        uncertainties = {"entropy": np.asarray(predictive_entropy(draws)), "mean deviance": deviance}
+        drawn["risk_coverage"] = figures.risk_coverage(probs, labels, uncertainties)
+    for name, figure in drawn.items():
+        figures.save_figure(figure, path / "figures" / f"{name}.png")
+    return metrics
+
+
+def choice_to_json(choice: Choice) -> dict[str, Any]:
+    """The settings chosen and every candidate's score; infinite values become None."""
+
+    def plain(settings: Any) -> dict[str, float | None]:
+        return {name: float(value) if np.isfinite(value) else None for name, value in settings._asdict().items()}
+
+    return {
+        "chosen": plain(choice.settings) | {"uses_teachers": bool(choice.settings.uses_teachers)},
+        "no_teacher": plain(choice.no_teacher),
+        "curve": [candidate.to_json() for candidate in choice.curve],
+    }

@@ -1,0 +1,151 @@
+import json
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtbkd_jax.draws import create_draws, open_draws
+from mtbkd_jax.errors import CorruptDataError, InputError
+
+TEMPLATE = {"dense": {"bias": jnp.zeros(3), "kernel": jnp.zeros((2, 3))}, "scale": jnp.zeros(())}
+ALIVE = np.array([-1, -1])
+
+
+def some_draws(count, seed=0, num_chains=2):
+    generator = np.random.default_rng(seed)
+    shape = (num_chains, count)
+    positions = jax.tree.map(lambda leaf: generator.normal(size=(*shape, *leaf.shape)).astype(np.float32), TEMPLATE)
+    return positions, generator.normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Seven draws planned, in chunks of three: the last chunk is a short one."""
+    return create_draws(tmp_path / "draws", TEMPLATE, num_chains=2, num_draws=7, draws_per_chunk=3)
+
+
+def fill(store):
+    for seed, count in enumerate((3, 3, 1)):
+        store.append(*some_draws(count, seed), ALIVE)
+    return jax.tree.map(
+        lambda *parts: np.concatenate(parts, axis=1), *(some_draws(c, s) for s, c in enumerate((3, 3, 1)))
+    )
+
+
+def chunk_files(store):
+    return sorted(path for path in (store.path / "positions").rglob("*") if path.is_file() and path.name != "zarr.json")
+
+
+def test_what_was_appended_is_read_back_to_the_bit(store):
+    positions, log_density = fill(store)
+    opened = open_draws(store.path)
+    assert (opened.num_draws, opened.num_chains) == (7, 2)
+    jax.tree.map(np.testing.assert_array_equal, opened.positions(), positions)
+    np.testing.assert_array_equal(opened.log_density(), log_density)
+    jax.tree.map(
+        np.testing.assert_array_equal, opened.positions(2, 5), jax.tree.map(lambda leaf: leaf[:, 2:5], positions)
+    )
+
+
+def test_appending_writes_no_earlier_file_again(store):
+    store.append(*some_draws(3), ALIVE)
+    before = {path: path.stat().st_mtime_ns for path in chunk_files(store)}
+    store.append(*some_draws(3, seed=1), ALIVE)
+    assert len(chunk_files(store)) == 2 * len(before)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_an_interrupted_run_leaves_what_its_manifest_counts_and_can_go_on(store, monkeypatch):
+    store.append(*some_draws(3), ALIVE)
+    monkeypatch.setattr(store, "_write_manifest", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        store.append(*some_draws(3, seed=9), ALIVE)
+    opened = open_draws(store.path)
+    assert opened.num_draws == 3
+    opened.append(*some_draws(3, seed=1), ALIVE)
+    np.testing.assert_array_equal(open_draws(store.path).log_density(3, 6), some_draws(3, seed=1)[1])
+
+
+def test_chains_that_failed_are_not_read(store):
+    positions, log_density = some_draws(3)
+    log_density[0] = np.nan
+    store.append(positions, log_density, np.array([4, -1]))
+    opened = open_draws(store.path)
+    assert opened.failed_at.tolist() == [4, -1]
+    assert opened.num_chains == 1
+    np.testing.assert_array_equal(opened.log_density(), log_density[1:])
+    jax.tree.map(np.testing.assert_array_equal, opened.positions(), jax.tree.map(lambda leaf: leaf[1:], positions))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "removed"])
+def test_a_damaged_file_is_noticed_when_it_is_read(store, damage):
+    fill(store)
+    file = chunk_files(store)[0]
+    content = bytearray(file.read_bytes())
+    content[5] ^= 1
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(content if damage == "altered" else content[:-20])
+    with pytest.raises(CorruptDataError):
+        open_draws(store.path).positions()
+
+
+def test_an_altered_manifest_is_noticed_when_the_store_is_opened(store):
+    path = store.path / "manifest.json"
+    content = json.loads(path.read_text()) | {"num_complete": 5}
+    path.write_text(json.dumps(content))
+    with pytest.raises(CorruptDataError):
+        open_draws(store.path)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"scale": jnp.zeros(())},
+        TEMPLATE | {"scale": jnp.zeros(1)},
+        TEMPLATE | {"scale": jnp.zeros((), jnp.float16)},
+        {"dense": TEMPLATE["dense"], "other": jnp.zeros(())},
+    ],
+    ids=["leaf missing", "shape", "type", "name"],
+)
+def test_draws_of_another_model_are_refused(store, template):
+    open_draws(store.path, TEMPLATE)
+    with pytest.raises(InputError, match="parameters"):
+        open_draws(store.path, template)
+
+
+class Pair(NamedTuple):
+    first: jax.Array
+    second: jax.Array
+
+
+def test_parameters_that_are_no_dictionaries_need_their_template(tmp_path):
+    template = Pair(jnp.zeros(2), jnp.zeros(1))
+    store = create_draws(tmp_path / "draws", template, num_chains=1, num_draws=1)
+    store.append(Pair(np.ones((1, 1, 2)), np.zeros((1, 1, 1))), np.zeros((1, 1)), np.array([-1]))
+    assert open_draws(store.path, template).positions().first.tolist() == [[[1.0, 1.0]]]
+    with pytest.raises(InputError, match="template"):
+        open_draws(store.path)
+
+
+def test_an_append_of_another_size_is_refused(store):
+    for count in (2, 4):
+        with pytest.raises(InputError):
+            store.append(*some_draws(count), ALIVE)
+    fill(store)
+    with pytest.raises(InputError):
+        store.append(*some_draws(1), ALIVE)
+
+
+def test_a_directory_with_something_in_it_is_refused(store):
+    with pytest.raises(InputError):
+        create_draws(store.path, TEMPLATE, num_chains=2, num_draws=7)
+
+
+def test_leaves_of_several_types_are_refused(tmp_path):
+    template = {"a": jnp.zeros(1), "b": jnp.zeros(1, jnp.float16)}
+    with pytest.raises(InputError, match="types"):
+        create_draws(tmp_path / "draws", template, num_chains=2, num_draws=7)
