@@ -3,17 +3,25 @@
 Heavy modules are imported inside the commands, so that ``--help`` and mistakes in the arguments are answered at once.
 """
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import jax
 import tyro
 
-from mtbkd_jax.distillation import DistillationConfig
-from mtbkd_jax.errors import InputError, MTBKDError
-from mtbkd_jax.runs import StudentConfig
+# Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit. JAX takes this
+# before its first array, and some of its libraries make one when they are imported.
+# A program that has used JAX before it imports this module keeps its devices.
+with contextlib.suppress(RuntimeError):
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+from mtbkd_jax.distillation import DistillationConfig  # noqa: E402
+from mtbkd_jax.errors import InputError, MTBKDError  # noqa: E402
+from mtbkd_jax.runs import StudentConfig  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -116,10 +124,6 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a mistake in the input ends with one message and exit status 2, and no traceback."""
-    import jax
-
-    # Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     command = tyro.cli(Command, args=arguments, prog="mtbkd", description=__doc__.partition("\n")[0])
     try:
         command()

@@ -38,7 +38,7 @@ from mtbkd_jax.selection import (
     cross_validated_log_scores,
 )
 from mtbkd_jax.settings import PriorSettings, distillation_posterior, no_teacher
-from mtbkd_jax.step_size import largest_curvature
+from mtbkd_jax.step_size import largest_curvature_around
 from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_where
@@ -69,12 +69,12 @@ class SamplingConfig:
     sampler: Literal["sghmc", "sgld", "hmc", "nuts"] = "sghmc"
     num_chains: int = 4
     num_mode_steps: int = 1000
-    num_burn_in: int = 1000
+    num_burn_in: int = 2000
     num_draws: int = 100
-    thinning: int = 20
+    thinning: int = 50
     batch_size: int = 128
-    step_fraction: float = 0.3
-    momentum_decay: float = 0.05
+    step_fraction: float = 0.5
+    momentum_decay: float = 0.03
     num_leapfrog_steps: int = 20
     temperature: float = 1.0
 
@@ -141,6 +141,7 @@ def distil(
     student: Student,
     *,
     seed: int,
+    teacher_softening: ArrayLike | None = None,
     weighting: WeightingRule | None = None,
     config: DistillationConfig = DistillationConfig(),
     sink: DrawSink | None = None,
@@ -154,6 +155,7 @@ def distil(
       teacher_logits: ``[examples, teachers, classes]``.
       student: the network, as ``mlp``, ``cnn``, ``from_linen`` or ``from_nnx`` make it.
       seed: the result depends on it, on the other arguments, and on nothing else.
+      teacher_softening: the temperature that each teacher's logits were divided by already, ``[teachers]``; None means none was.
       weighting: how teachers are weighed; None learns trust where there are labels enough, and weighs by entropy otherwise.
       config: how.
       sink: where draws are streamed to; None keeps them in memory.
@@ -163,7 +165,16 @@ def distil(
       InputError: if an array is not what it should be, or settings are to be chosen and no label is there to choose by.
     """
     learn_key, sample_key = jax.random.split(jax.random.key(seed))
-    lessons, order, choice = learn(learn_key, inputs, labels, teacher_logits, student, weighting=weighting, config=config)
+    lessons, order, choice = learn(
+        learn_key,
+        inputs,
+        labels,
+        teacher_logits,
+        student,
+        teacher_softening=teacher_softening,
+        weighting=weighting,
+        config=config,
+    )
     run = sample_posterior(sample_key, student, lessons, choice.settings, config=config, sink=sink, progress=progress)
     return Distillation(student, lessons, order, choice, run)
 
@@ -175,6 +186,7 @@ def learn(
     teacher_logits: ArrayLike,
     student: Student,
     *,
+    teacher_softening: ArrayLike | None = None,
     weighting: WeightingRule | None = None,
     config: DistillationConfig = DistillationConfig(),
 ) -> tuple[Lessons, Int[np.ndarray, " examples"], Choice]:
@@ -184,9 +196,10 @@ def learn(
       The lessons, the order of their rows in the user's arrays, and the choice.
     """
     inputs, labels, teacher_logits = _checked(inputs, labels, teacher_logits)
+    softening = jnp.ones(teacher_logits.shape[1]) if teacher_softening is None else jnp.asarray(teacher_softening)
     order = labelled_first(labels)
     inputs, labels = jnp.asarray(inputs[order]), labels[order]
-    teacher_probs = softened_probs(teacher_logits[order], config.softening, jnp.ones(teacher_logits.shape[1]))
+    teacher_probs = softened_probs(jnp.asarray(teacher_logits[order]), config.softening, softening)
     num_labelled = int((labels >= 0).sum())
     rule = weighting or _default_weighting(num_labelled, config.num_folds)
 
@@ -231,7 +244,9 @@ def sample_posterior(
         mode = find_mode(
             posterior, start, key=key, data=data, draw_batch=minibatch, num_steps=sampling.num_mode_steps
         ).params
-        return mode, largest_curvature(posterior, mode, full_batch(key, data), curvature_key)
+        return mode, largest_curvature_around(
+            posterior, mode, settings.weight_scale, full_batch(key, data), curvature_key
+        )
 
     mesh = chain_mesh(sampling.num_chains)
     climb_all = jax.jit(over_chains(climb, mesh))
@@ -289,13 +304,14 @@ def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSe
     The random one lies around the pool, at twice the distance that the prior's scale around the centers would put it. Where there is no
     such scale it is as the student is initialised, and without teachers so are all.
     """
-    random = jax.vmap(student.init)(jax.random.split(key, num_chains))
+    init_key, noise_key = jax.random.split(key)
+    random = jax.vmap(student.init)(jax.random.split(init_key, num_chains))
     if not settings.uses_teachers:
         return random
     centers = lessons.centers.params
     if np.isfinite(settings.center_scale):
         pool = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], (num_chains, *leaf.shape[1:])), centers)
-        random = tree_add_scaled(pool, 2 * settings.center_scale, tree_random_normal(key, pool))
+        random = tree_add_scaled(pool, 2 * settings.center_scale, tree_random_normal(noise_key, pool))
     rows = 1 + np.arange(num_chains) % lessons.teacher_probs.shape[1]
     is_random = (np.arange(num_chains) == num_chains - 1) & (num_chains > 1)
 

@@ -34,7 +34,7 @@ class DrawStore:
     out.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], arrays: dict[str, Any], template: Params):
+    def __init__(self, path: Path, manifest: dict[str, Any], arrays: dict[str, Any], template: Any):
         self.path = path
         self._manifest = manifest
         self._arrays = arrays
@@ -55,7 +55,7 @@ class DrawStore:
         """Chains that did not fail."""
         return len(self._alive)
 
-    def append(self, positions: Params, log_density: np.ndarray, failed_at: np.ndarray) -> None:
+    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
         """Add the next draws of all chains; on the disk when this returns.
 
         Args:
@@ -76,7 +76,7 @@ class DrawStore:
         self._manifest |= {"num_complete": start + count, "failed_at": np.asarray(failed_at).tolist()}
         self._write_manifest()
 
-    def positions(self, start: int = 0, stop: int | None = None) -> Params:
+    def positions(self, start: int = 0, stop: int | None = None) -> Any:
         """Read draws ``start`` to ``stop`` (None is the last) as parameters stacked to ``[chains, draws, ...]``.
 
         Raises:
@@ -116,7 +116,7 @@ class DrawStore:
 
 
 def create_draws(
-    path: str | Path, template: Params, *, num_chains: int, num_draws: int, draws_per_chunk: int = 100
+    path: str | Path, template: Any, *, num_chains: int, num_draws: int, draws_per_chunk: int = 100
 ) -> DrawStore:
     """Make an empty store.
 
@@ -158,7 +158,7 @@ def create_draws(
     return store
 
 
-def open_draws(path: str | Path, template: Params | None = None) -> DrawStore:
+def open_draws(path: str | Path, template: Any | None = None) -> DrawStore:
     """Open a store, to read it or to append what is still planned.
 
     Args:
@@ -195,7 +195,7 @@ def _layout(manifest: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
     return {"positions": ((*shape, size), manifest["leaves"][0]["dtype"]), "log_density": (shape, "float32")}
 
 
-def _describe(template: Params) -> list[dict[str, Any]]:
+def _describe(template: Any) -> list[dict[str, Any]]:
     return [
         {"path": _path_in_json(path), "shape": list(leaf.shape), "dtype": jnp.dtype(leaf.dtype).name}
         for path, leaf in tree_leaves_with_path(template)
@@ -209,7 +209,7 @@ def _path_in_json(path: tuple[Any, ...]) -> list[str] | str:
     return keystr(path)
 
 
-def _nested_dictionaries(leaves: list[dict[str, Any]], path: Path) -> Params:
+def _nested_dictionaries(leaves: list[dict[str, Any]], path: Path) -> Any:
     tree: dict[str, Any] = {}
     for leaf in leaves:
         keys = leaf["path"]

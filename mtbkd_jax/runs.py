@@ -14,6 +14,7 @@ A directory is never written into twice. The manifest comes last: without one a 
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def start_run(path: str | Path, config: Any) -> Path:
       InputError: if the directory has something in it.
     """
     path = storage.new_directory(path)
-    storage.write_json(path / "config.json", dataclasses.asdict(config))
+    storage.write_json(path / "config.json", json.loads(json.dumps(dataclasses.asdict(config), default=str)))
     (path / "figures").mkdir()
     return path
 

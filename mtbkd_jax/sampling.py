@@ -32,7 +32,7 @@ Progress = Callable[[int, int, float], None]
 class DrawSink(Protocol):
     """Where draws go as they come, such as ``draws.DrawStore``."""
 
-    def append(self, positions: Params, log_density: np.ndarray, failed_at: np.ndarray) -> None:
+    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
         """Take the next draws: ``[chains, draws, ...]``, ``[chains, draws]``, and ``[chains]`` as in ``ChainRun``."""
 
 
@@ -258,7 +258,7 @@ class _Memory:
     def __init__(self) -> None:
         self._chunks: list[Params] = []
 
-    def append(self, positions: Params, log_density: np.ndarray, failed_at: np.ndarray) -> None:
+    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
         del log_density, failed_at  # ChainRun has them
         self._chunks.append(positions)
 

@@ -24,7 +24,7 @@ from mtbkd_jax.examples import Examples
 from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.samplers import sghmc
 from mtbkd_jax.settings import PriorSettings, no_teacher
-from mtbkd_jax.step_size import largest_curvature
+from mtbkd_jax.step_size import largest_curvature_around
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 
@@ -140,7 +140,7 @@ def cross_validated_log_scores(
     def score(settings: PriorSettings, fold_and_key: tuple[Fold, Key]):
         fold, key = fold_and_key
         problem = build(settings, fold.data)
-        probs = _short_chain_probs(key, student, problem, fold.inputs, draw_batch, budget)
+        probs = _short_chain_probs(key, student, problem, settings.weight_scale, fold.inputs, draw_batch, budget)
         chosen = jnp.take_along_axis(probs, jnp.maximum(fold.labels, 0)[:, None], axis=1)[:, 0]
         return jnp.where(fold.labels >= 0, jnp.log(chosen), 0.0)
 
@@ -154,7 +154,9 @@ def cross_validated_log_scores(
     return np.nan_to_num(total, nan=-np.inf)
 
 
-def _short_chain_probs(key, student, problem, inputs, draw_batch, budget) -> Float[Array, "examples classes"]:
+def _short_chain_probs(
+    key: Key, student: Student, problem: Problem, scale: Array, inputs: Array, draw_batch: DrawBatch, budget: Budget
+) -> Float[Array, "examples classes"]:
     """Predictive mean of a short SGHMC chain from the mode near the start; of the mode itself for no steps."""
     mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
     mode = find_mode(
@@ -168,8 +170,9 @@ def _short_chain_probs(key, student, problem, inputs, draw_batch, budget) -> Flo
     if budget.num_steps == 0:
         return jax.nn.softmax(student.apply(mode, inputs))
     batch = draw_batch(curvature_key, problem.examples)
-    step_size = 0.3 / jnp.sqrt(largest_curvature(problem.log_density, mode, batch, curvature_key))
-    sampler = sghmc(problem.log_density, friction=0.05 / step_size)
+    curvature = largest_curvature_around(problem.log_density, mode, scale, batch, curvature_key)
+    step_size = 0.5 / jnp.sqrt(curvature)
+    sampler = sghmc(problem.log_density, friction=0.03 / step_size)
 
     def advance(state, step):
         noise_key, batch_key = jax.random.split(jax.random.fold_in(chain_key, step))

@@ -37,6 +37,11 @@ class PriorSettings(NamedTuple):
         """False for *no teacher*: power zero and the wide component alone."""
         return (self.power > 0) | jnp.isfinite(self.center_scale)
 
+    @property
+    def weight_scale(self):
+        """Standard deviation of the component that the student's weights are sampled in."""
+        return jnp.where(jnp.isfinite(self.center_scale), self.center_scale, self.wide_scale)
+
 
 def no_teacher(wide_scale: float) -> PriorSettings:
     """The plain Bayesian student: a Gaussian prior on its weights, no teacher."""

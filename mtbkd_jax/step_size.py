@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_positive
-from mtbkd_jax.tree import tree_norm, tree_random_normal, tree_scale
+from mtbkd_jax.tree import tree_add_scaled, tree_norm, tree_random_normal, tree_scale
 from mtbkd_jax.types import Batch, Key, MinibatchLogDensity, Params
 
 
@@ -45,6 +45,27 @@ def largest_curvature(
     start = tree_random_normal(key, position)
     start = tree_scale(1 / tree_norm(start), start)
     return jax.lax.fori_loop(0, num_iterations, iterate, (start, jnp.zeros(())))[1]
+
+
+def largest_curvature_around(
+    log_density: MinibatchLogDensity, mode: Params, scale: Any, batch: Batch, key: Key
+) -> Float[Array, ""]:
+    """The larger of the curvatures at a mode and at a point ``scale`` away in every parameter.
+
+    A classifier that fits its labels is flat at its mode, since its probabilities are saturated there, and steep where a chain will go: a
+    step size from the mode alone blows the chain up.
+
+    Args:
+      log_density: the posterior.
+      mode: where the chain starts.
+      scale: how far a parameter may move, such as the standard deviation of its prior.
+      batch: what the curvature is measured on.
+      key: of the direction.
+    """
+    noise_key, mode_key, away_key = jax.random.split(key, 3)
+    away = tree_add_scaled(mode, scale, tree_random_normal(noise_key, mode))
+    at_mode = largest_curvature(log_density, mode, batch, mode_key)
+    return jnp.maximum(at_mode, largest_curvature(log_density, away, batch, away_key))
 
 
 def hamiltonian_step_size(curvature: Any, *, fraction: float = 0.5) -> Float[Array, "..."]:

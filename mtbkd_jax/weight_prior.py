@@ -28,7 +28,7 @@ class WeightMixture(dist.Distribution):
 
     >>> mixture = WeightMixture(jnp.array([[2.0], [6.0]]), jnp.ones(2), jnp.log(jnp.array([0.5, 0.5])))
     >>> round(float(mixture.log_prob(jnp.array([2.0]))), 4)
-    -1.6117
+    -1.6118
     """
 
     arg_constraints = {  # noqa: RUF012 (NumPyro's own form)
