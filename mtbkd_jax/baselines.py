@@ -71,9 +71,11 @@ STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 def distil_classically(key: Key, student: Student, lessons: Lessons, config: DistillationConfig) -> ClassicalStudent:
-    """Classical multi-teacher distillation with equal weights, with its strength and weight decay chosen as well as the library's own.
+    """Classical multi-teacher distillation with equal weights, with its strength and weight decay chosen as well
+    as the library's own.
 
-    The same folds of the same labels decide, by the same log score; the weight decay is searched first, at a strength of one.
+    The same folds of the same labels decide, by the same log score; the weight decay is searched first, at a
+    strength of one.
 
     Args:
       key: of the folds, the initialisation and the minibatches.
@@ -126,13 +128,15 @@ def distil_classically(key: Key, student: Student, lessons: Lessons, config: Dis
     strength, _ = best_of(STRENGTHS, np.full(len(STRENGTHS), scale))
     problem = build(PriorSettings(strength, 1.0, np.inf, scale), examples)
     climb = jax.jit(
-        lambda start, data: find_mode(
-            problem.log_density,
-            start,
-            key=fit_key,
-            data=data,
-            draw_batch=draw_batch,
-            num_steps=config.sampling.num_mode_steps,
-        ).params
+        lambda start, data: (
+            find_mode(
+                problem.log_density,
+                start,
+                key=fit_key,
+                data=data,
+                draw_batch=draw_batch,
+                num_steps=config.sampling.num_mode_steps,
+            ).params
+        )
     )
     return ClassicalStudent(climb(problem.start, examples), strength, scale)

@@ -13,15 +13,16 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
-# Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit. JAX takes this
+# Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit. JAX
+takes this
 # before its first array, and some of its libraries make one when they are imported.
 # A program that has used JAX before it imports this module keeps its devices.
 with contextlib.suppress(RuntimeError):
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
-from mtbkd_jax.distillation import DistillationConfig  # noqa: E402
-from mtbkd_jax.errors import InputError, MTBKDError  # noqa: E402
-from mtbkd_jax.runs import StudentConfig  # noqa: E402
+from mtbkd_jax.distillation import DistillationConfig
+from mtbkd_jax.errors import InputError, MTBKDError
+from mtbkd_jax.runs import StudentConfig
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Fit:
     """Distil a student on your own arrays."""
 
     data: Path
-    """An NPZ file with ``inputs [N, ...]``, ``labels [N]`` (-1 for none) and, if you like, ``ids`` and ``class_names``."""
+    """An NPZ file with ``inputs [N, ...]``, ``labels [N]`` (-1 for none), and perhaps ``ids``, ``class_names``."""
     teachers: tuple[str, ...]
     """Directories of teacher outputs, or ``name=FILE.npz`` and ``name=FILE.csv`` of logits or probabilities."""
     out: Path
@@ -61,7 +62,7 @@ class Fit:
     standardize: bool = True
     """Whether inputs are standardised by the training statistics, which the run keeps for ``predict``."""
     weighting: Literal["default", "trust", "entropy", "uniform", "fixed"] = "default"
-    """How teachers are weighed; the default learns trust where there are labels enough, and weighs by entropy otherwise."""
+    """How teachers are weighed; the default learns trust where there are labels enough, else entropy."""
     weights: tuple[float, ...] = ()
     """The weights of ``fixed``, one for each teacher."""
     distillation: Annotated[DistillationConfig, tyro.conf.arg(name="")] = field(default_factory=DistillationConfig)
@@ -78,7 +79,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict raw inputs with a finished run; writes ``probs``, ``mean_deviance``, ``credible_upper`` and ``epistemic``."""
+    """Predict raw inputs: writes ``probs``, ``mean_deviance``, ``credible_upper`` and ``epistemic``."""
 
     run: tyro.conf.Positional[Path]
     """The run's directory."""
@@ -105,7 +106,7 @@ class Evaluate:
     data: Path
     """An NPZ file with ``inputs`` and ``labels``."""
     out: Path | None = None
-    """Where ``metrics.json`` and the figures are written; RUN/evaluations/NAME_OF_DATA by default. It must not exist."""
+    """Where metrics and figures are written, a new directory; RUN/evaluations/NAME_OF_DATA by default."""
 
     def __call__(self) -> None:
         """Evaluate."""

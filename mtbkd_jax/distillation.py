@@ -2,7 +2,8 @@
 
     teachers → weighting → centers → settings chosen on the labels → posterior → chains → draws
 
-``learn`` goes as far as the choice of settings and ``sample_posterior`` takes it from there; ``distil`` is both. Every step is a function
+``learn`` goes as far as the choice of settings and ``sample_posterior`` takes it from there; ``distil`` is both.
+Every step is a function
 of its own module and can be called alone.
 """
 
@@ -59,7 +60,8 @@ class SamplingConfig:
       num_draws: draws kept of each chain.
       thinning: steps from one draw to the next.
       batch_size: examples in a minibatch.
-      step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest curvature; the leapfrog is
+      step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest
+        curvature; the leapfrog is
         stable below 2.
       momentum_decay: share of the momentum that SGHMC forgets in a step.
       num_leapfrog_steps: of HMC.
@@ -84,7 +86,8 @@ class DistillationConfig:
     """How a student is distilled.
 
     Attributes:
-      softening: τ, the temperature that softens the teachers' and the student's probabilities in the function-space prior.
+      softening: τ, the temperature that softens the teachers' and the student's probabilities in the function-
+        space prior.
       settings: the priors' settings; those left out are chosen on the labels.
       num_folds: folds of the labels, for trust and for the choice of settings.
       defensive_weight: prior weight of the wide component of the weight-space prior.
@@ -155,8 +158,10 @@ def distil(
       teacher_logits: ``[examples, teachers, classes]``.
       student: the network, as ``mlp``, ``cnn``, ``from_linen`` or ``from_nnx`` make it.
       seed: the result depends on it, on the other arguments, and on nothing else.
-      teacher_softening: the temperature that each teacher's logits were divided by already, ``[teachers]``; None means none was.
-      weighting: how teachers are weighed; None learns trust where there are labels enough, and weighs by entropy otherwise.
+      teacher_softening: the temperature that each teacher's logits were divided by already, ``[teachers]``;
+        None means none was.
+      weighting: how teachers are weighed; None learns trust where there are labels enough, and weighs by
+        entropy otherwise.
       config: how.
       sink: where draws are streamed to; None keeps them in memory.
       progress: called after each chunk of draws.
@@ -195,19 +200,19 @@ def learn(
     Returns:
       The lessons, the order of their rows in the user's arrays, and the choice.
     """
-    inputs, labels, teacher_logits = _checked(inputs, labels, teacher_logits)
-    softening = jnp.ones(teacher_logits.shape[1]) if teacher_softening is None else jnp.asarray(teacher_softening)
-    order = labelled_first(labels)
-    inputs, labels = jnp.asarray(inputs[order]), labels[order]
-    teacher_probs = softened_probs(jnp.asarray(teacher_logits[order]), config.softening, softening)
-    num_labelled = int((labels >= 0).sum())
+    checked_inputs, checked_labels, logits = _checked(inputs, labels, teacher_logits)
+    softening = jnp.ones(logits.shape[1]) if teacher_softening is None else jnp.asarray(teacher_softening)
+    order = labelled_first(checked_labels)
+    rows, row_labels = jnp.asarray(checked_inputs[order]), checked_labels[order]
+    teacher_probs = softened_probs(jnp.asarray(logits[order]), config.softening, softening)
+    num_labelled = int((row_labels >= 0).sum())
     rule = weighting or _default_weighting(num_labelled, config.num_folds)
 
     scale_key, lesson_key, choice_key = jax.random.split(key, 3)
-    center_scale = choose_center_scale(scale_key, student, inputs, teacher_probs)
-    prepare = partial(_prepare, student, inputs, teacher_probs, center_scale, rule)
-    lessons = prepare(lesson_key, labels)
-    choice = _choose(choice_key, student, lessons, labels[:num_labelled], prepare, config)
+    center_scale = choose_center_scale(scale_key, student, rows, teacher_probs)
+    prepare = partial(_prepare, student, rows, teacher_probs, center_scale, rule)
+    lessons = prepare(lesson_key, row_labels)
+    choice = _choose(choice_key, student, lessons, row_labels[:num_labelled], prepare, config)
     return lessons, order, choice
 
 
@@ -273,9 +278,7 @@ def sample_posterior(
         draw_batch, schedule, num_burn_in = full_batch, constant(step_sizes), 0
     elif sampling.sampler == "sghmc":
         step_size = sampling.step_fraction / largest**0.5
-        sampler = sghmc(
-            posterior, friction=sampling.momentum_decay / step_size, temperature=sampling.temperature
-        )
+        sampler = sghmc(posterior, friction=sampling.momentum_decay / step_size, temperature=sampling.temperature)
         states = start_chains(sampler, modes, init_key)
         draw_batch, schedule, num_burn_in = minibatch, constant(step_size), sampling.num_burn_in
     else:
@@ -301,7 +304,8 @@ def sample_posterior(
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int) -> Params:
     """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last at random.
 
-    The random one lies around the pool, at twice the distance that the prior's scale around the centers would put it. Where there is no
+    The random one lies around the pool, at twice the distance that the prior's scale around the centers would put
+    it. Where there is no
     such scale it is as the student is initialised, and without teachers so are all.
     """
     init_key, noise_key = jax.random.split(key)
@@ -330,15 +334,17 @@ def with_components(lessons: Lessons, settings: PriorSettings) -> Examples:
 def _prepare(student, inputs, teacher_probs, center_scale, rule, key: Key, labels: np.ndarray) -> Lessons:
     """Weigh the teachers and distil the centers with these labels and no others."""
     weight_key, center_key = jax.random.split(key)
-    labels = jnp.asarray(labels, jnp.int32)
-    log_weights = rule(weight_key, teacher_probs, inputs, labels)
+    known = jnp.asarray(labels, jnp.int32)
+    log_weights = rule(weight_key, teacher_probs, inputs, known)
     centers = distil_centers(center_key, student, inputs, teacher_probs, log_weights, center_scale)
-    return Lessons(Examples(inputs, labels), teacher_probs, log_weights, centers)
+    return Lessons(Examples(inputs, known), teacher_probs, log_weights, centers)
 
 
 def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, config: DistillationConfig) -> Choice:
     given = config.settings
-    if None not in (given.power, given.concentration, given.center_scale, given.wide_scale):
+    if not (
+        given.power is None or given.concentration is None or given.center_scale is None or given.wide_scale is None
+    ):
         settings = PriorSettings(given.power, given.concentration, given.center_scale, given.wide_scale)
         return Choice(settings, no_teacher(given.wide_scale), ())
     if labels.size < 2 * config.num_folds:
@@ -346,7 +352,8 @@ def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, co
             "distil",
             "labels",
             f"{labels.size} labelled examples",
-            f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose the priors' settings by",
+            f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose the
+            priors' settings by",
             "Label more examples, or give power, concentration, center_scale and wide_scale.",
         )
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)

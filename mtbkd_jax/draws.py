@@ -22,9 +22,8 @@ from jaxtyping import Array, Float
 from mtbkd_jax import storage
 from mtbkd_jax.checks import check_positive
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.types import Params
 
-_FORMAT = {"format_name": "mtbkd_jax.draws", "version": 1}
+_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.draws", "version": 1}
 
 
 class DrawStore:
@@ -86,7 +85,7 @@ class DrawStore:
         leaves, structure = jax.tree.flatten(self._template)
         parts = np.split(joined, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=2)
         shaped = [part.reshape(*part.shape[:2], *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-        return structure.unflatten([jnp.asarray(leaf) for leaf in shaped])
+        return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in shaped])
 
     def log_density(self, start: int = 0, stop: int | None = None) -> Float[Array, "chains draws"]:
         """Read log densities in nats, ``[chains, draws]``; raises as ``positions`` does."""

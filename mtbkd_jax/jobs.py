@@ -1,4 +1,4 @@
-"""The jobs behind the commands: from files to a run directory, and from a run directory to predictions and figures of merit."""
+"""The jobs behind the commands: from files to a run directory, and from there to predictions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -234,7 +234,9 @@ def _metrics_of_fit(result: Distillation) -> dict[str, object]:
     return {
         "examples": int(labels.size),
         "labelled": int((labels >= 0).sum()),
-        "cross_validated_nll": min((c.nll for c in result.choice.curve if c.settings == result.choice.settings), default=None),
+        "cross_validated_nll": min(
+            (c.nll for c in result.choice.curve if c.settings == result.choice.settings), default=None
+        ),
         "settings": chosen["chosen"],
         "mean_weights": np.exp(np.asarray(result.lessons.log_weights)).mean(0).tolist(),
         "chains_stopped_at_step": result.run.failed_at.tolist(),
@@ -244,7 +246,11 @@ def _metrics_of_fit(result: Distillation) -> dict[str, object]:
 def _print_choice(console: Console, result: Distillation) -> None:
     settings = result.choice.settings
     if settings.uses_teachers:
-        around = "no centers" if np.isinf(settings.center_scale) else f"a scale of {settings.center_scale:.3g} around the centers"
+        around = (
+            "no centers"
+            if np.isinf(settings.center_scale)
+            else f"a scale of {settings.center_scale:.3g} around the centers"
+        )
         console.print(
             f"Chosen on the labels: power {settings.power:g}, concentration {settings.concentration:g}, {around}, "
             f"a wide scale of {settings.wide_scale:g}."
@@ -252,13 +258,17 @@ def _print_choice(console: Console, result: Distillation) -> None:
     else:
         console.print(f"Chosen on the labels: no teacher, with a scale of {settings.wide_scale:g}.")
     if (failed := result.run.failed_at >= 0).any():
-        console.print(f"{failed.sum()} of {failed.size} chains were stopped and left out: their density was not finite.")
+        console.print(
+            f"{failed.sum()} of {failed.size} chains were stopped and left out: their density was not finite."
+        )
 
 
 def _comparison(rows: Mapping[str, tuple[int, Mapping[str, float | None]]]) -> Table:
     columns = ("accuracy", "negative_log_likelihood", "expected_calibration_error")
     coverages = [f"coverage_{round(100 * level)}" for level in COVERAGE_LEVELS]
-    table = Table("", "accuracy", "NLL", "ECE", *(f"cover .{round(100 * level)}" for level in COVERAGE_LEVELS), "parameters")
+    table = Table(
+        "", "accuracy", "NLL", "ECE", *(f"cover .{round(100 * level)}" for level in COVERAGE_LEVELS), "parameters"
+    )
     for name, (count, metrics) in rows.items():
         values = (metrics[column] for column in (*columns, *coverages))
         table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in values), f"{count:,}")

@@ -16,7 +16,9 @@ _BLOCK_VALUES = 1 << 24
 """Hidden and output values held at a time, about: 64 MiB in float32."""
 
 
-def predictive_log_probs(student: Student, draws: Params, inputs: Array) -> Float[np.ndarray, "draws examples classes"]:
+def predictive_log_probs(
+    student: Student, draws: Params, inputs: Array | np.ndarray
+) -> Float[np.ndarray, "draws examples classes"]:
     """log q_i^(s) for each draw s and example i, in nats.
 
     Args:

@@ -4,7 +4,8 @@
     RUN/manifest.json      versions, seed, digests of the input files, teachers, classes, how inputs are standardised
     RUN/selection.json     the settings chosen and how every candidate did
     RUN/draws/             the student's parameters
-    RUN/teachers.npz       per training example: ids, weights and responsibilities of the teachers, component 0 being "nobody"
+    RUN/teachers.npz       per training example: ids, weights and responsibilities of the teachers, component 0
+    being "nobody"
     RUN/diagnostics.json   whether the chains have mixed
     RUN/metrics.json       figures of merit
     RUN/figures/           PNG
@@ -39,9 +40,20 @@ from mtbkd_jax.students import Student, cnn, mlp
 from mtbkd_jax.uncertainty import coverage, mean_deviance, predictive_entropy, predictive_mean
 
 COVERAGE_LEVELS = (0.85, 0.90, 0.95)
-_FORMAT = {"format_name": "mtbkd_jax.run", "version": 1}
+_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 1}
 _NUM_PROBES = 100
-_PACKAGES = ("mtbkd-jax", "jax", "jaxlib", "flax", "optax", "blackjax", "numpyro", "numpy", "scikit-learn", "tensorstore")
+_PACKAGES = (
+    "mtbkd-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "blackjax",
+    "numpyro",
+    "numpy",
+    "scikit-learn",
+    "tensorstore",
+)
 
 
 @dataclass(frozen=True)
@@ -220,7 +232,7 @@ def finish_run(
             "class_names": list(class_names),
             "teacher_names": list(teacher_names),
             "standardizer": None if standardizer is None else standardizer.to_json(),
-            "sha256": dict(digests),
+            "input_sha256": dict(digests),
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
             "python": platform.python_version(),
             "backend": jax.default_backend(),
@@ -246,7 +258,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def teacher_record(distillation: Distillation) -> np.ndarray:
-    """Mean over draws of each component's responsibility for each example, in the lessons' order ``[examples, components]``."""
+    """Mean responsibilities over draws, in the lessons' order: ``[examples, components]``."""
     examples = with_components(distillation.lessons, distillation.choice.settings)
     draws = distillation.run.positions
     draws = flatten_chains(draws.positions() if isinstance(draws, DrawStore) else draws)
@@ -265,15 +277,20 @@ def teacher_record(distillation: Distillation) -> np.ndarray:
 
 
 def all_metrics(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    """Every metric of labelled data from the draws' predictions ``[draws, examples, classes]``; None where one is not defined."""
+    """Every metric from the draws' predictions ``[draws, examples, classes]``; None where one is not defined."""
     draws = jnp.asarray(log_probs)
     probs = np.asarray(predictive_mean(draws))
     metrics = classification_metrics(probs, labels, np.asarray(predictive_entropy(draws)))
-    metrics |= {f"coverage_{round(100 * level)}": float(coverage(draws, jnp.asarray(labels), level=level)) for level in COVERAGE_LEVELS}
+    metrics |= {
+        f"coverage_{round(100 * level)}": float(coverage(draws, jnp.asarray(labels), level=level))
+        for level in COVERAGE_LEVELS
+    }
     return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
 
 
-def write_evaluation(path: Path, log_probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, float | None]:
+def write_evaluation(
+    path: Path, log_probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, float | None]:
     """Write ``metrics.json`` and the figures of labelled data into ``path``; return the metrics."""
     from mtbkd_jax import figures
 

@@ -56,7 +56,7 @@ class ChainRun(NamedTuple):
 class _Chain(NamedTuple):
     """One chain on the device."""
 
-    index: Int[Array, ""]
+    number: Int[Array, ""]
     state: Any
     failed_at: Int[Array, ""]
 
@@ -129,7 +129,7 @@ def sample_chains(
     check_positive(num_draws=num_draws, thinning=thinning, chunk_size=chunk_size)
     check_not_negative(num_burn_in=num_burn_in)
     num_chains = jax.tree.leaves(states)[0].shape[0]
-    schedule = step_size if isinstance(step_size, Partial | Cyclical) else Partial(step_size)
+    schedule: Any = step_size if isinstance(step_size, Partial | Cyclical) else Partial(step_size)
     _check_schedule(schedule, num_chains, explorer)
 
     mesh = chain_mesh(num_chains)
@@ -152,7 +152,8 @@ def sample_chains(
             )
             yield chunk, draws, running.state
 
-    receiver = _Memory() if sink is None else sink
+    memory = _Memory()
+    receiver = memory if sink is None else sink
     infos = []
     for chunk, draws, last_states in _one_behind(compute()):  # noqa: B007
         positions, info = _on_host((draws.positions, draws.info), len(chunk.gaps))
@@ -167,7 +168,7 @@ def sample_chains(
 
     alive = failed_at < 0
     info = jax.tree.map(lambda *rows: jnp.asarray(np.concatenate(rows, axis=1)[alive]), *infos)
-    return ChainRun(receiver.stacked(alive) if sink is None else sink, info, failed_at, last_states)
+    return ChainRun(memory.stacked(alive) if sink is None else sink, info, failed_at, last_states)
 
 
 @partial(jax.jit, static_argnames=("sampler", "explorer", "draw_batch", "mesh"), donate_argnames="chains")
@@ -182,12 +183,12 @@ def _advance_chain(
     chain: _Chain, shared: Any, *, sampler: Sampler, explorer: Sampler | None, draw_batch: DrawBatch
 ) -> tuple[_Chain, _Draws]:
     key, data, schedule, first_step, gaps, num_draws = shared
-    chain_key = jax.random.fold_in(key, chain.index)
+    chain_key = jax.random.fold_in(key, chain.number)
 
     def call_sampler(step, state):
         batch_key, sampler_key = keys_of_step(chain_key, step)
         step_size = jnp.asarray(schedule(step))
-        step_size = step_size[chain.index] if step_size.ndim else step_size
+        step_size = step_size[chain.number] if step_size.ndim else step_size
         arguments = sampler_key, state, draw_batch(batch_key, data), step_size
         if explorer is None:
             return sampler.step(*arguments)
@@ -200,7 +201,7 @@ def _advance_chain(
         is_finite = jnp.isfinite(info.log_density)
         state = tree_where(is_alive & is_finite, state, chain.state)
         failed_at = jnp.where(is_alive & ~is_finite, step, chain.failed_at)
-        return _Chain(chain.index, state, failed_at), info._replace(is_divergent=info.is_divergent | was_divergent)
+        return _Chain(chain.number, state, failed_at), info._replace(is_divergent=info.is_divergent | was_divergent)
 
     def one_draw(i, carry):
         chain, step, rows = carry
@@ -216,8 +217,8 @@ def _advance_chain(
     no_rows = jax.tree.map(
         lambda leaf: jnp.zeros((len(gaps), *leaf.shape), leaf.dtype), (chain.state.position, no_info)
     )
-    chain, _, rows = jax.lax.fori_loop(0, num_draws, one_draw, (chain, first_step, no_rows))
-    return chain, _Draws(*rows, chain.failed_at)
+    chain, _, (positions, info) = jax.lax.fori_loop(0, num_draws, one_draw, (chain, first_step, no_rows))
+    return chain, _Draws(positions, info, chain.failed_at)
 
 
 def _kept_steps(schedule: Schedule, num_burn_in: int, num_draws: int, thinning: int) -> np.ndarray:

@@ -1,11 +1,10 @@
 """Settings of the two priors, and the log posterior that they make."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
 
 from mtbkd_jax.centers import Centers
 from mtbkd_jax.function_prior import teacher_informed_prior
@@ -27,10 +26,10 @@ class PriorSettings(NamedTuple):
       wide_scale: standard deviation of the wide component around zero.
     """
 
-    power: float | Float[Array, "..."]
-    concentration: float | Float[Array, "..."]
-    center_scale: float | Float[Array, "..."]
-    wide_scale: float | Float[Array, "..."]
+    power: Any
+    concentration: Any
+    center_scale: Any
+    wide_scale: Any
 
     @property
     def uses_teachers(self):

@@ -52,8 +52,9 @@ def largest_curvature_around(
 ) -> Float[Array, ""]:
     """The larger of the curvatures at a mode and at a point ``scale`` away in every parameter.
 
-    A classifier that fits its labels is flat at its mode, since its probabilities are saturated there, and steep where a chain will go: a
-    step size from the mode alone blows the chain up.
+    A classifier that fits its labels is flat at its mode, since its probabilities are saturated there, and steep
+    where a
+    chain will go: a step size from the mode alone blows the chain up.
 
     Args:
       log_density: the posterior.

@@ -27,8 +27,8 @@ def tree_random_normal(key: Key, like: Params) -> Params:
     """Independent standard normals in the shapes and dtypes of ``like``; every leaf has a key of its own."""
     leaves, structure = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
-    return structure.unflatten(
-        [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(
+        structure, [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
     )
 
 

@@ -1,14 +1,14 @@
 """Names of the types that pass between modules."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 Key = PRNGKeyArray
 """A typed key of ``jax.random.key``; split or folded in, never used twice."""
 
-Params = PyTree[Shaped[Array, "..."]]
+Params: TypeAlias = PyTree[Shaped[Array, "..."]]
 """The student's parameters: any pytree of arrays."""
 
 Batch = Any
@@ -17,4 +17,4 @@ Batch = Any
 Scalar = Float[Array, ""]
 
 MinibatchLogDensity = Callable[[Params, Batch], Scalar]
-"""``(params, batch) -> log density`` in nats: exact where the batch is the whole data, an unbiased estimate otherwise."""
+"""``(params, batch) -> log density`` in nats: exact on the whole data, an unbiased estimate on a minibatch."""

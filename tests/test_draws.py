@@ -125,7 +125,9 @@ class Pair(NamedTuple):
 def test_parameters_that_are_no_dictionaries_need_their_template(tmp_path):
     template = Pair(jnp.zeros(2), jnp.zeros(1))
     store = create_draws(tmp_path / "draws", template, num_chains=1, num_draws=1)
-    store.append(Pair(np.ones((1, 1, 2), np.float32), np.zeros((1, 1, 1), np.float32)), np.zeros((1, 1)), np.array([-1]))
+    store.append(
+        Pair(np.ones((1, 1, 2), np.float32), np.zeros((1, 1, 1), np.float32)), np.zeros((1, 1)), np.array([-1])
+    )
     assert open_draws(store.path, template).positions().first.tolist() == [[[1.0, 1.0]]]
     with pytest.raises(InputError, match="template"):
         open_draws(store.path)

@@ -127,7 +127,9 @@ def test_a_chain_whose_density_is_not_finite_is_stopped_and_left_out():
     assert np.isfinite(run.states.position).all()
 
 
-@pytest.mark.parametrize("make", ids=("hmc", "nuts"), argvalues=[lambda: sghmc(well, friction=1.0), lambda: hmc(well, num_leapfrog_steps=3)])
+@pytest.mark.parametrize(
+    "make", ids=("hmc", "nuts"), argvalues=[lambda: sghmc(well, friction=1.0), lambda: hmc(well, num_leapfrog_steps=3)]
+)
 def test_a_chain_that_starts_where_the_density_is_not_a_number_fails_at_once(make):
     run = run_in_well([[0.0], [100.0]], make())
     assert run.failed_at.tolist() == [-1, 0]

@@ -1,4 +1,4 @@
-"""Digests of short runs of every sampler on a small student, for comparison to the bit; a script, so that devices can differ."""
+"""Digests of short runs of every sampler on a small student; a script, so that devices can differ."""
 
 import hashlib
 
