@@ -13,9 +13,8 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
-# Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit. JAX
-takes this
-# before its first array, and some of its libraries make one when they are imported.
+# Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit.
+# JAX takes this before its first array, and some of its libraries make one when they are imported.
 # A program that has used JAX before it imports this module keeps its devices.
 with contextlib.suppress(RuntimeError):
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)

@@ -352,8 +352,7 @@ def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, co
             "distil",
             "labels",
             f"{labels.size} labelled examples",
-            f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose the
-            priors' settings by",
+            f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose settings by",
             "Label more examples, or give power, concentration, center_scale and wide_scale.",
         )
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
