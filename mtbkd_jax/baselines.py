@@ -71,8 +71,7 @@ STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 def distil_classically(key: Key, student: Student, lessons: Lessons, config: DistillationConfig) -> ClassicalStudent:
-    """Classical multi-teacher distillation with equal weights, with its strength and weight decay chosen as well
-    as the library's own.
+    """Classical distillation with equal weights, its strength and weight decay chosen as well as our own settings.
 
     The same folds of the same labels decide, by the same log score; the weight decay is searched first, at a
     strength of one.

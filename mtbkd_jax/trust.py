@@ -63,7 +63,7 @@ def trust_model(data: TrustData, slope_scale: float | Float[Array, ""]) -> None:
 
 def trust_log_weights(params, features: Array, slope_scale: float | Float[Array, ""]) -> Array:
     """log softmax_g(a_g + φ(x_i)·β_g), ``[examples, components]``."""
-    return jax.nn.log_softmax(params["intercepts"] + slope_scale * (features @ params["slopes"]), axis=-1)
+    return jax.nn.log_softmax(params["intercepts"][None] + slope_scale * (features @ params["slopes"]), axis=-1)
 
 
 def learned_trust(*, num_features: int = 60, num_folds: int = 5) -> WeightingRule:
@@ -167,7 +167,8 @@ def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float
     that a straight line on which one teacher hands over to another costs a few features and not all of them.
     """
     flat = jnp.reshape(inputs, (inputs.shape[0], -1))
-    standard = (flat - flat.mean(0)) / jnp.where(flat.std(0) > 0, flat.std(0), 1.0)
+    spread = flat.std(0, keepdims=True)
+    standard = (flat - flat.mean(0, keepdims=True)) / jnp.where(spread > 0, spread, 1.0)
     pair_key, weight_key, phase_key = jax.random.split(key, 3)
     pairs = jax.random.randint(pair_key, (2, 1000), 0, flat.shape[0])
     distances = jnp.linalg.norm(standard[pairs[0]] - standard[pairs[1]], axis=-1)
@@ -176,7 +177,7 @@ def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float
         length_scale > 0, length_scale, 1.0
     )
     phases = jax.random.uniform(phase_key, (num_features,), maxval=2 * jnp.pi)
-    return jnp.sqrt(2.0) * jnp.cos(standard @ frequencies + phases)
+    return jnp.sqrt(2.0) * jnp.cos(standard @ frequencies + phases[None])
 
 
 def _log_scores(teacher_probs: Array, labels: Array) -> Array:

@@ -1,0 +1,118 @@
+"""The commands, end to end on small files; every setting is given, so that nothing is searched."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mtbkd_jax.cli import main
+from mtbkd_jax.draws import open_draws
+
+QUICK = [
+    *("--student.hidden", "4"),
+    *("--settings.power", "0.5", "--settings.concentration", "5"),
+    *("--settings.center-scale", "0.3", "--settings.wide-scale", "1"),
+    *("--sampling.num-mode-steps", "50", "--sampling.num-burn-in", "50"),
+    *("--sampling.num-draws", "20", "--sampling.thinning", "2"),
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two classes on either side of a line; two teachers; one label in three."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(120, 3)).astype(np.float32)
+    labels = (inputs[:, 0] > 0).astype(np.int32)
+    ids = np.array([f"row-{i}" for i in range(120)])
+    np.savez(folder / "data.npz", inputs=inputs, labels=np.where(np.arange(120) % 3, -1, labels), ids=ids)
+    np.savez(folder / "test.npz", inputs=inputs, labels=labels)
+    order = rng.permutation(120)
+    logits = np.stack([-inputs[:, 0], inputs[:, 0]], axis=1) * 2
+    np.savez(folder / "a.npz", logits=logits[order], ids=ids[order])
+    np.savez(folder / "b.npz", logits=logits + rng.normal(size=logits.shape), ids=ids)
+    return folder
+
+
+def fit(files, out):
+    teachers = ["--teachers", f"good={files / 'a.npz'}", f"noisy={files / 'b.npz'}"]
+    main(["fit", "--data", str(files / "data.npz"), *teachers, "--out", str(out), *QUICK])
+
+
+@pytest.fixture(scope="module")
+def run(files):
+    fit(files, files / "run")
+    return files / "run"
+
+
+def test_fit_leaves_a_complete_run(run):
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "config.json",
+        "manifest.json",
+        "selection.json",
+        "metrics.json",
+        "diagnostics.json",
+        "teachers.npz",
+        "draws",
+    }
+    assert {path.name for path in (run / "figures").iterdir()} == {"responsibilities.png", "traces.png"}
+    record = np.load(run / "teachers.npz")
+    np.testing.assert_allclose(record["weights"].sum(1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(record["responsibilities"].sum(1), 1.0, rtol=1e-4)
+    assert record["components"].tolist() == ["nobody", "good", "noisy"]
+
+
+def test_the_same_seed_repeats_the_run_to_the_bit(files, run):
+    fit(files, files / "again")
+    first, second = (jax.tree.leaves(open_draws(path / "draws").positions()) for path in (run, files / "again"))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_predict_takes_raw_inputs_and_writes_what_it_says(files, run):
+    output = files / "prediction.npz"
+    main(["predict", str(run), "--inputs", str(files / "test.npz"), "--output", str(output)])
+    prediction = np.load(output)
+    assert {name: prediction[name].shape for name in prediction} == {
+        "probs": (120, 2),
+        "mean_deviance": (120,),
+        "credible_upper": (120,),
+        "epistemic": (120,),
+    }
+    assert (prediction["probs"].argmax(1) == np.load(files / "test.npz")["labels"]).mean() > 0.9
+
+
+def test_evaluate_writes_metrics_and_figures(files, run):
+    main(["evaluate", str(run), "--data", str(files / "test.npz")])
+    folder = run / "evaluations" / "test"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["accuracy"] > 0.9
+    assert {"coverage_85", "negative_log_likelihood", "expected_calibration_error"} <= set(metrics)
+    assert (folder / "figures" / "reliability.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["evaluate", "RUN", "--data", "FILES/a.npz"], id="no labels in the file"),
+        pytest.param(["predict", "FILES", "--inputs", "FILES/test.npz", "--output", "FILES/x.npz"], id="no run"),
+        pytest.param(["predict", "RUN", "--inputs", "FILES/test.npz", "--output", "FILES/a.npz"], id="output exists"),
+        pytest.param(
+            ["fit", "--data", "FILES/data.npz", "--teachers", "a=FILES/a.npz", "--out", "RUN"], id="run exists"
+        ),
+        pytest.param(
+            ["fit", "--data", "FILES/data.npz", "--teachers", "a=FILES/none.npz", "--out", "FILES/n"],
+            id="no teacher file",
+        ),
+    ],
+)
+def test_a_mistake_ends_with_one_message_and_status_2(files, run, arguments, capsys):
+    arguments = [argument.replace("RUN", str(run)).replace("FILES", str(files)) for argument in arguments]
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("mtbkd: ")
+    assert "Traceback" not in message
