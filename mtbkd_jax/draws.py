@@ -71,7 +71,7 @@ class DrawStore:
         rows = [np.asarray(leaf).reshape(chains, count, -1) for leaf in jax.tree.leaves(positions)]
         index = np.s_[:, start : start + count]
         storage.write(self._arrays["positions"], index, np.concatenate(rows, axis=2))
-        storage.write(self._arrays["log_density"], index, log_density)
+        storage.write(self._arrays["log_density"], index, np.asarray(log_density, np.float32))
         self._manifest |= {"num_complete": start + count, "failed_at": np.asarray(failed_at).tolist()}
         self._write_manifest()
 
@@ -162,11 +162,13 @@ def open_draws(path: str | Path, template: Any | None = None) -> DrawStore:
 
     Args:
       path: the directory.
-      template: the parameters that the draws must fit, in names, shapes and types; None makes nested dictionaries.
+      template: the parameters (arrays or shapes) that the draws must fit, in names, shapes and types; None makes nested
+        dictionaries.
 
     Raises:
       InputError: if there is no store, it is of another model, or its parameters were not dictionaries and no template
-      is given. CorruptDataError: if the manifest was altered, or does not agree with the arrays.
+        is given.
+      CorruptDataError: if the manifest was altered, or does not agree with the arrays.
     """
     path = Path(path)
     manifest = storage.read_manifest(path / "manifest.json", **_FORMAT)

@@ -257,7 +257,7 @@ class _Memory:
     """The sink for draws that stay in memory."""
 
     def __init__(self) -> None:
-        self._chunks: list[Params] = []
+        self._chunks: list[Any] = []
 
     def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
         del log_density, failed_at  # ChainRun has them

@@ -40,7 +40,7 @@ def largest_curvature(
         direction, _ = carry
         image = hessian_times(direction)
         length = tree_norm(image)
-        return tree_scale(1 / jnp.maximum(length, jnp.finfo(length.dtype).tiny), image), length
+        return tree_scale(1 / jnp.where(length > 0, length, 1.0), image), length  # where it is flat, so is the image
 
     start = tree_random_normal(key, position)
     start = tree_scale(1 / tree_norm(start), start)
@@ -53,8 +53,7 @@ def largest_curvature_around(
     """The larger of the curvatures at a mode and at a point ``scale`` away in every parameter.
 
     A classifier that fits its labels is flat at its mode, since its probabilities are saturated there, and steep
-    where a
-    chain will go: a step size from the mode alone blows the chain up.
+    where a chain will go: a step size from the mode alone blows the chain up.
 
     Args:
       log_density: the posterior.

@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import jax
@@ -9,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtbkd_jax.chains import keys_of_step
 from mtbkd_jax.draws import create_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.samplers import hmc, sghmc, sgld
+from mtbkd_jax.samplers.sgld import SGLDState
 from mtbkd_jax.sampling import sample_chains, start_chains
 from mtbkd_jax.schedules import constant, cyclical
 from tests.samplers.digests import digest, student_chains
@@ -39,8 +40,8 @@ def run_in_well(positions, sampler=None, **options):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_result_does_not_depend_on_how_the_chains_are_cut(name):
-    whole_run, *others = (digest(student_chains(name, chunk_size=size)) for size in (100, 1, 4))
-    assert others == [whole_run] * 2
+    in_one_piece, in_two = (digest(student_chains(name, chunk_size=size)) for size in (100, 4))
+    assert in_one_piece == in_two
 
 
 def test_result_does_not_depend_on_the_number_of_devices():
@@ -97,23 +98,12 @@ def test_cyclical_draws_come_from_the_sampling_steps_only():
 
 def test_the_explorer_takes_the_steps_outside_the_sampling_parts():
     schedule = cyclical(0.1, cycle_length=5, exploration=0.6)
-    without_noise = sgld(well, temperature=0.0)
-    run = run_in_well(jnp.ones((1, 1)), step_size=schedule, explorer=without_noise, num_draws=1)
-    descent = 1.0
-    for step in range(3):
-        descent *= 1 - float(schedule(step))
-    noisy = run_in_well(jnp.full((1, 1), descent), step_size=lambda step: schedule(step), num_draws=4).positions[
-        0, 3, 0
-    ]
-    assert float(run.positions[0, 0, 0]) != pytest.approx(descent * (1 - float(schedule(3))))  # the draw has noise
-    assert noisy != run.positions[0, 0, 0]
-    frozen = run_in_well(jnp.ones((1, 1)), sgld(well, temperature=0.0), step_size=schedule, num_draws=1)
-    expected = descent * (1 - float(schedule(3)))
-    assert float(frozen.positions[0, 0, 0]) == pytest.approx(expected, rel=1e-5)
-    # Draw = exploration without noise, then one Langevin step: the noise is that of step 3 and no other.
-    noise = run.positions[0, 0, 0] - frozen.positions[0, 0, 0]
-    key = jax.random.split(jax.random.fold_in(jax.random.fold_in(KEY, 0), 3))[1]
-    assert float(noise) == pytest.approx(float(jnp.sqrt(2 * schedule(3)) * jax.random.normal(key, (1,))[0]), rel=1e-4)
+    run = run_in_well(jnp.ones((1, 1)), step_size=schedule, explorer=sgld(well, temperature=0.0), num_draws=1)
+    # Three steps of descent without noise, then one of Langevin dynamics with the noise of step 3.
+    expected = np.prod([1 - float(schedule(step)) for step in range(4)])
+    sampler_key = keys_of_step(jax.random.fold_in(KEY, 0), 3)[1]
+    noise = sgld(well).step(sampler_key, SGLDState(jnp.zeros(1)), jnp.zeros(()), schedule(3))[0].position[0]
+    assert float(run.positions[0, 0, 0]) == pytest.approx(float(expected + noise), rel=1e-5)
 
 
 def test_a_chain_whose_density_is_not_finite_is_stopped_and_left_out():
@@ -128,7 +118,7 @@ def test_a_chain_whose_density_is_not_finite_is_stopped_and_left_out():
 
 
 @pytest.mark.parametrize(
-    "make", ids=("hmc", "nuts"), argvalues=[lambda: sghmc(well, friction=1.0), lambda: hmc(well, num_leapfrog_steps=3)]
+    "make", ids=("sghmc", "hmc"), argvalues=[lambda: sghmc(well, friction=1.0), lambda: hmc(well, num_leapfrog_steps=3)]
 )
 def test_a_chain_that_starts_where_the_density_is_not_a_number_fails_at_once(make):
     run = run_in_well([[0.0], [100.0]], make())
@@ -200,23 +190,27 @@ def test_one_program_serves_burn_in_and_all_chunks():
     assert len(traces) == once
 
 
+class ResidentMemory:
+    """A sink that notes, at each chunk, how much memory the process has, and passes the draws on."""
+
+    def __init__(self, store):
+        self.store, self.bytes = store, []
+
+    def append(self, *draws):
+        self.store.append(*draws)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.bytes.append(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the resident memory is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_draws_that_go_to_disk(tmp_path):
-    width, chunk = 20_000, 10
-
-    def peak(num_draws):
-        store = create_draws(
-            tmp_path / str(num_draws), jnp.zeros(width), num_chains=1, num_draws=num_draws, draws_per_chunk=chunk
-        )
-        tracemalloc.start()
-        run_in_well(jnp.zeros((1, width)), sgld(flat), num_draws=num_draws, chunk_size=chunk, sink=store)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return peak_bytes
-
-    peak(10)  # compiles
-    short, long = peak(20), peak(200)
-    extra_draws = 180 * width * 4
-    assert long - short < extra_draws / 10
+    width, num_draws, chunk = 200_000, 100, 5
+    sizes = {"num_chains": 1, "num_draws": num_draws, "draws_per_chunk": chunk}
+    sink = ResidentMemory(create_draws(tmp_path / "draws", jnp.zeros(width), **sizes))
+    run_in_well(jnp.zeros((1, width)), sgld(flat), num_draws=num_draws, chunk_size=chunk, sink=sink)
+    # Early chunks fill the pools of the allocators; what would be kept after them are the draws of 15 chunks.
+    kept = 75 * width * 4
+    assert max(sink.bytes[5:]) - sink.bytes[4] < kept / 3
 
 
 def flat(params, batch):

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, largest_curvature
+from mtbkd_jax.step_size import (
+    hamiltonian_step_size,
+    langevin_step_size,
+    largest_curvature,
+    largest_curvature_around,
+)
 
 
 def test_largest_curvature_is_the_top_eigenvalue_of_the_negative_hessian():
@@ -24,6 +29,24 @@ def test_largest_curvature_is_the_top_eigenvalue_of_the_negative_hessian():
 
 def test_a_flat_density_has_no_curvature():
     assert float(largest_curvature(lambda w, _: jnp.sum(w), jnp.ones(3), None, jax.random.key(0))) == 0.0
+    assert float(largest_curvature(lambda w, _: jnp.sum(w**4), jnp.zeros(3), None, jax.random.key(0))) == 0.0
+
+
+def test_curvature_around_a_flat_mode_is_that_of_where_the_chain_goes():
+    def log_density(params, batch):
+        return -jnp.sum(params**4)  # the Hessian is diagonal, -12 w²: zero at the mode
+
+    curvature = largest_curvature_around(log_density, jnp.zeros(50), 2.0, None, jax.random.key(0))
+    # The largest of 50 squared normals is beyond 1 but once in 1e8, and below 30 but once in 1e6.
+    assert 48 < float(curvature) < 48 * 30
+
+
+def test_curvature_around_a_steep_mode_is_that_of_the_mode():
+    def log_density(params, batch):
+        return 10 * jnp.sum(jnp.exp(-(params**2) / 2))
+
+    curvature = largest_curvature_around(log_density, jnp.zeros(3), 1.0, None, jax.random.key(0))
+    assert float(curvature) == pytest.approx(10.0, rel=1e-4)
 
 
 def test_step_sizes_follow_their_formulas():

@@ -121,22 +121,24 @@ def test_sgld_reports_the_log_density_of_the_position_it_started_from():
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_step_lowers_for_every_platform(name):
+@pytest.mark.parametrize("num_chains", [None, 3], ids=["one chain", "batched"])
+def test_step_lowers_for_every_platform(name, num_chains):
     sampler = SAMPLERS[name].build(log_density)
     state = sampler.init(POSITION, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(state)
 
-    def step(seed, state, batch, step_size):
-        return tuple(jax.tree.leaves(sampler.step(jax.random.key(seed), state, batch, step_size)))
+    def step(seed, leaves, batch, step_size):
+        state = jax.tree.unflatten(structure, leaves)
+        return jax.tree.leaves(sampler.step(jax.random.key(seed), state, batch, step_size))
 
-    arguments = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (jnp.uint32(1), state, BATCH, jnp.float32(0.1))
-    )
-    exported = jax.export.export(
-        jax.jit(lambda seed, leaves, batch, size: step(seed, jax.tree.unflatten(structure, leaves), batch, size)),
-        platforms=("cpu", "cuda", "tpu"),
-    )
-    leaves, structure = jax.tree.flatten(arguments[1])
-    assert exported(arguments[0], leaves, *arguments[2:]).platforms == ("cpu", "cuda", "tpu")
+    def argument(leaf):
+        shape = leaf.shape if num_chains is None else (num_chains, *leaf.shape)
+        return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+    arguments = jax.tree.map(argument, (jnp.uint32(1), leaves, BATCH, jnp.float32(0.1)))
+    every_chain = step if num_chains is None else jax.vmap(step)
+    platforms = ("cpu", "cuda", "tpu")
+    assert jax.export.export(jax.jit(every_chain), platforms=platforms)(*arguments).platforms == platforms
 
 
 @pytest.mark.parametrize(
