@@ -72,6 +72,7 @@ def stratified_minibatch(
         return full_batch
     from_labelled = min(num_labelled, max(batch_size // 2, batch_size - num_unlabelled))
     from_unlabelled = min(batch_size - from_labelled, num_unlabelled)
+    check_positive(batch_size_of_labelled_rows=from_labelled + (num_labelled == 0))
     check_positive(batch_size_of_unlabelled_rows=from_unlabelled + (num_unlabelled == 0))
 
     def draw(key: Key, examples: Examples) -> WeightedExamples:
