@@ -1,0 +1,145 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtbkd_jax.examples import Examples, full_batch
+from mtbkd_jax.likelihood import categorical_log_likelihood
+from mtbkd_jax.posterior import log_posterior
+from mtbkd_jax.selection import (
+    Budget,
+    Fold,
+    GivenSettings,
+    Problem,
+    choose_settings,
+    cross_validated_log_scores,
+)
+from mtbkd_jax.settings import PriorSettings, no_teacher
+from mtbkd_jax.students import mlp
+from mtbkd_jax.weight_prior import gaussian_prior
+
+NUM_LABELLED = 12
+
+
+def scores_of(nll):
+    """Made-up log scores: the same for every label, minus ``nll`` of the candidate's settings."""
+
+    def score(candidates):
+        losses = np.asarray(nll(PriorSettings(*(np.asarray(leaf) for leaf in candidates))), np.float32)
+        return np.broadcast_to(-losses[:, None], (losses.size, NUM_LABELLED))
+
+    return score
+
+
+def distance_from(power, concentration, center_scale, wide_scale):
+    """Smallest at the candidate nearest to these on a log scale; teachers help."""
+
+    def nll(s):
+        def apart(value, best):
+            return np.minimum(np.abs(np.log(np.maximum(value, 1e-9) / best)), 20.0)
+
+        help_of_teachers = np.where(np.isfinite(s.center_scale) | (s.power > 0), 0.0, 200.0)
+        return (
+            apart(s.power, power)
+            + apart(s.concentration, concentration)
+            + apart(s.center_scale, center_scale)
+            + apart(s.wide_scale, wide_scale)
+            + help_of_teachers
+        )
+
+    return nll
+
+
+def test_the_best_of_every_stage_is_found():
+    nll = distance_from(0.06, 10.0, 0.5, 0.2)
+    choice = choose_settings(scores_of(nll), GivenSettings(), pool_size=1.0)
+    best_of_stage = {}
+    for candidate in choice.curve:
+        best = best_of_stage.get(candidate.stage, candidate)
+        best_of_stage[candidate.stage] = min(best, candidate, key=lambda c: c.nll)
+    assert choice.settings.uses_teachers
+    assert choice.settings.power == best_of_stage["power"].power
+    assert choice.settings.center_scale == best_of_stage["center_scale"].center_scale
+    assert choice.settings.concentration == best_of_stage["concentration"].concentration
+    assert choice.no_teacher.wide_scale == best_of_stage["no teacher"].wide_scale
+    chosen = min(choice.curve, key=lambda c: c.nll)
+    assert chosen.settings == choice.settings
+
+
+def test_no_teacher_is_kept_when_nothing_beats_it():
+    choice = choose_settings(
+        scores_of(lambda s: np.where((s.power > 0) | np.isfinite(s.center_scale), 1.0, 0.5)),
+        GivenSettings(),
+        pool_size=1.0,
+    )
+    assert not choice.settings.uses_teachers
+    assert choice.settings == choice.no_teacher
+
+
+def test_on_a_tie_there_is_no_teacher():
+    choice = choose_settings(scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), pool_size=1.0)
+    assert not choice.settings.uses_teachers
+
+
+@pytest.mark.parametrize("name", ["power", "concentration", "center_scale", "wide_scale"])
+def test_a_setting_that_is_given_is_kept(name):
+    given = GivenSettings(**{name: 0.77})
+    choice = choose_settings(scores_of(distance_from(0.06, 10.0, 0.5, 0.2)), given, pool_size=1.0)
+    assert getattr(choice.settings, name) == 0.77
+    tried = [candidate for candidate in choice.curve if candidate.stage != "no teacher" or name == "wide_scale"]
+    assert {getattr(candidate, name) for candidate in tried} == {0.77}
+
+
+def test_a_candidate_that_blew_up_is_not_chosen():
+    def nll(s):
+        return np.where(s.power > 0.1, np.inf, np.where((s.power > 0) | np.isfinite(s.center_scale), 1.0, 2.0))
+
+    choice = choose_settings(scores_of(nll), GivenSettings(), pool_size=1.0)
+    assert choice.settings.power <= 0.1
+    assert choice.settings.uses_teachers
+
+
+def test_an_infinite_scale_is_null_in_json():
+    choice = choose_settings(scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), pool_size=1.0)
+    assert choice.curve[0].to_json()["center_scale"] is None
+
+
+@pytest.mark.parametrize("num_steps", [0, 100], ids=["mode", "chain"])
+def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
+    # One class per side of zero, but every label of fold 0 is the wrong one: only a fold that leaves its own labels out
+    # predicts them badly.
+    student = mlp(num_features=1, hidden=(), num_classes=2)
+    inputs = jnp.linspace(-2, 2, NUM_LABELLED)[:, None]
+    fold_of_label = jnp.arange(NUM_LABELLED) % 4
+    labels = jnp.where(fold_of_label == 0, inputs[:, 0] < 0, inputs[:, 0] > 0).astype(jnp.int32)
+    folds = [
+        Fold(
+            Examples(inputs, jnp.where(fold_of_label == fold, -1, labels)),
+            inputs,
+            jnp.where(fold_of_label == fold, labels, -1),
+        )
+        for fold in (0, 1)
+    ]
+
+    def build(settings, examples):
+        prior = gaussian_prior(settings.wide_scale)
+        posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
+        start = jax.tree.map(jnp.zeros_like, student.init(jax.random.key(0)))
+        return Problem(posterior, start, examples)
+
+    candidates = PriorSettings(*map(np.array, zip(no_teacher(3.0), no_teacher(1e-3), strict=True)))
+    scores = cross_validated_log_scores(
+        jax.random.key(1),
+        student,
+        candidates,
+        folds,
+        build=build,
+        draw_batch=full_batch,
+        budget=Budget(num_mode_steps=1000, num_burn_in=50, num_steps=num_steps, thinning=10),
+    )
+    held_out = np.asarray(fold_of_label) <= 1
+    assert scores.shape == (2, NUM_LABELLED)
+    assert (scores[:, ~held_out] == 0).all()
+    assert (scores[0, np.asarray(fold_of_label) == 0] < np.log(0.5)).all()
+    # At a scale of a thousandth the student says nothing.
+    np.testing.assert_allclose(scores[1, held_out], np.log(0.5), atol=0.02)

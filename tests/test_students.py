@@ -1,0 +1,84 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.students import cnn, from_linen, from_nnx, mlp, num_parameters
+
+INPUTS = jax.random.normal(jax.random.key(7), (5, 3))
+
+
+class NNXNet(nnx.Module):
+    def __init__(self, rngs, extra=None):
+        self.hidden = nnx.Linear(3, 4, rngs=rngs)
+        self.extra = None if extra is None else extra(rngs)
+        self.head = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, inputs):
+        values = nnx.relu(self.hidden(inputs))
+        return self.head(values if self.extra is None else self.extra(values))
+
+
+class LinenBatchNorm(nn.Module):
+    @nn.compact
+    def __call__(self, inputs):
+        return nn.Dense(2)(nn.BatchNorm(use_running_average=False)(inputs))
+
+
+def test_a_linen_student_is_its_module():
+    module = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(2)])
+    student = from_linen(module, (3,))
+    params = student.init(jax.random.key(0))
+    expected = module.apply(module.init(jax.random.key(0), INPUTS), INPUTS)
+    np.testing.assert_allclose(student.apply(params, INPUTS), expected, rtol=1e-6)
+
+
+def test_an_nnx_student_is_its_module():
+    student = from_nnx(NNXNet)
+    expected = NNXNet(nnx.Rngs(jax.random.key(0)))(INPUTS)
+    np.testing.assert_allclose(student.apply(student.init(jax.random.key(0)), INPUTS), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "student", [from_nnx(NNXNet), from_linen(nn.Dense(2), (3,)), mlp(num_features=3, hidden=(4,), num_classes=2)]
+)
+def test_the_output_depends_on_the_parameters_given(student):
+    first, other = student.init(jax.random.key(0)), student.init(jax.random.key(1))
+    logits = jax.jit(student.apply)(first, INPUTS)
+    assert logits.shape == (5, 2)
+    assert not np.allclose(logits, student.apply(other, INPUTS))
+    zeros = student.apply(jax.tree.map(jnp.zeros_like, first), INPUTS)
+    assert (zeros == 0).all()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: from_linen(LinenBatchNorm(), (3,)),
+        lambda: from_nnx(lambda rngs: NNXNet(rngs, lambda r: nnx.BatchNorm(4, rngs=r))),
+        lambda: from_nnx(lambda rngs: NNXNet(rngs, lambda r: nnx.Dropout(0.5, rngs=r))),
+    ],
+    ids=["linen batch norm", "nnx batch norm", "nnx dropout"],
+)
+def test_running_state_is_refused(build):
+    with pytest.raises(InputError, match="besides parameters"):
+        build()
+
+
+def test_parameters_are_counted():
+    assert num_parameters(mlp(num_features=2, hidden=(5,), num_classes=2)) == 2 * 5 + 5 + 5 * 2 + 2
+    assert num_parameters(from_nnx(NNXNet)) == 3 * 4 + 4 + 4 * 2 + 2
+
+
+@pytest.mark.parametrize("image_shape", [(8, 8), (8, 8, 3)])
+def test_an_image_is_classified_apart_from_its_batch(image_shape):
+    student = cnn(image_shape=image_shape, channels=(4,), num_classes=3)
+    params = student.init(jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (4, *image_shape))
+    apply = jax.jit(student.apply)
+    together = apply(params, images)
+    alone = apply(params, images[1:2])
+    np.testing.assert_allclose(together[1:2], alone, rtol=1e-4, atol=1e-5)
