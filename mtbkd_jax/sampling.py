@@ -134,7 +134,7 @@ def sample_chains(
 
     mesh = chain_mesh(num_chains)
     shared = copy_to_all((key, data, schedule), mesh)
-    chains = copy_to_chains(_Chain(jnp.arange(num_chains), states, jnp.full(num_chains, -1)), mesh)
+    chains = copy_to_chains(_Chain(jnp.arange(num_chains), states, jnp.full(num_chains, -1, jnp.int32)), mesh)
     chunk_size = min(chunk_size, num_draws)
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
 

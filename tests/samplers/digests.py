@@ -30,18 +30,19 @@ def whole(key, data):
 
 
 def student_chains(name: str, chunk_size: int) -> ChainRun:
-    keys = jax.random.split(jax.random.key(3), 6)
-    inputs = jax.random.normal(keys[0], (500, NUM_FEATURES))
-    labels = jax.random.randint(keys[1], (500,), 0, NUM_CLASSES)
+    generator = np.random.default_rng(3)
+    start_key, key = jax.random.split(jax.random.key(3))
+    inputs = jnp.asarray(generator.normal(size=(500, NUM_FEATURES)), jnp.float32)
+    labels = jnp.asarray(generator.integers(0, NUM_CLASSES, 500), jnp.int32)
     positions = {
-        "in": 0.1 * jax.random.normal(keys[2], (NUM_CHAINS, NUM_FEATURES, NUM_HIDDEN)),
-        "out": 0.1 * jax.random.normal(keys[3], (NUM_CHAINS, NUM_HIDDEN, NUM_CLASSES)),
+        "in": jnp.asarray(0.1 * generator.normal(size=(NUM_CHAINS, NUM_FEATURES, NUM_HIDDEN)), jnp.float32),
+        "out": jnp.asarray(0.1 * generator.normal(size=(NUM_CHAINS, NUM_HIDDEN, NUM_CLASSES)), jnp.float32),
     }
     sampler = SAMPLERS[name].build(log_density)
     return sample_chains(
         sampler,
-        start_chains(sampler, positions, keys[4]),
-        key=keys[5],
+        start_chains(sampler, positions, start_key),
+        key=key,
         data=(inputs, labels),
         draw_batch=minibatch if name in ("sgld", "sghmc") else whole,
         step_size=constant(1e-3),
