@@ -1,8 +1,7 @@
 """Multi-teacher Bayesian knowledge distillation: several teachers, one small student, honest uncertainty.
 
 ``distil`` does it all; the other names are its parts, in the order in which data flow through them. A name is
-imported when it is
-first used, so that importing the package is quick and starts no accelerator.
+imported when it is first used, so that importing the package is quick and starts no accelerator.
 """
 
 import importlib

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.distillation import DistillationConfig, Lessons
-from mtbkd_jax.examples import Examples, stratified_minibatch
-from mtbkd_jax.folds import stratified_folds
+from mtbkd_jax.examples import Examples, minibatch_for
+from mtbkd_jax.folds import held_out_labels
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import find_mode, log_posterior
 from mtbkd_jax.selection import WIDE_SCALES, Fold, Problem, cross_validated_log_scores
@@ -73,8 +73,8 @@ STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 def distil_classically(key: Key, student: Student, lessons: Lessons, config: DistillationConfig) -> ClassicalStudent:
     """Classical distillation with equal weights, its strength and weight decay chosen as well as our own settings.
 
-    The same folds of the same labels decide, by the same log score; the weight decay is searched first, at a
-    strength of one.
+    The same folds of the same labels decide, by the same log score; the weight decay is searched first, at a strength
+    of one.
 
     Args:
       key: of the folds, the initialisation and the minibatches.
@@ -84,30 +84,18 @@ def distil_classically(key: Key, student: Student, lessons: Lessons, config: Dis
     """
     fold_key, start_key, score_key, fit_key = jax.random.split(key, 4)
     examples = lessons.examples._replace(components=lessons.teacher_probs.mean(1))
-    labels = np.asarray(examples.labels)
-    num_labelled = int((labels >= 0).sum())
-    fold_of_label = stratified_folds(fold_key, labels[:num_labelled], config.num_folds)
-    folds = []
-    for index in range(config.num_folds):
-        is_held_out = np.pad(fold_of_label == index, (0, labels.size - num_labelled))
-        folds.append(
-            Fold(
-                examples._replace(labels=jnp.asarray(np.where(is_held_out, -1, labels))),
-                examples.inputs[:num_labelled],
-                jnp.asarray(np.where(is_held_out, labels, -1)[:num_labelled]),
-            )
-        )
+    num_labelled = int((examples.labels >= 0).sum())
+    folds = [
+        Fold(examples._replace(labels=jnp.asarray(kept)), examples.inputs[:num_labelled], jnp.asarray(held_out))
+        for kept, held_out in held_out_labels(fold_key, np.asarray(examples.labels), config.num_folds)
+    ]
 
     def build(settings: PriorSettings, examples: Examples) -> Problem:
         terms = (categorical_log_likelihood, classical_distillation(strength=settings.power))
         posterior = log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
         return Problem(posterior, student.init(start_key), examples)
 
-    draw_batch = stratified_minibatch(
-        num_labelled=num_labelled,
-        num_unlabelled=labels.size - num_labelled,
-        batch_size=config.sampling.batch_size,
-    )
+    draw_batch = minibatch_for(examples.labels, config.sampling.batch_size)
 
     def best_of(strengths, scales):
         candidates = PriorSettings(*np.broadcast_arrays(np.float32(strengths), 1.0, np.inf, np.float32(scales)))
@@ -126,16 +114,16 @@ def distil_classically(key: Key, student: Student, lessons: Lessons, config: Dis
     _, scale = best_of(np.ones(len(WIDE_SCALES)), WIDE_SCALES)
     strength, _ = best_of(STRENGTHS, np.full(len(STRENGTHS), scale))
     problem = build(PriorSettings(strength, 1.0, np.inf, scale), examples)
-    climb = jax.jit(
-        lambda start, data: (
-            find_mode(
-                problem.log_density,
-                start,
-                key=fit_key,
-                data=data,
-                draw_batch=draw_batch,
-                num_steps=config.sampling.num_mode_steps,
-            ).params
-        )
-    )
+
+    @jax.jit
+    def climb(start: Params, data: Examples) -> Params:
+        return find_mode(
+            problem.log_density,
+            start,
+            key=fit_key,
+            data=data,
+            draw_batch=draw_batch,
+            num_steps=config.sampling.num_mode_steps,
+        ).params
+
     return ClassicalStudent(climb(problem.start, examples), strength, scale)

@@ -1,6 +1,6 @@
 """The command line: ``mtbkd run``, ``fit``, ``predict`` and ``evaluate``. It adds nothing that the library cannot do.
 
-Heavy modules are imported inside the commands, so that ``--help`` and mistakes in the arguments are answered at once.
+What only a command needs (scikit-learn, matplotlib, the studies) is imported when the command runs.
 """
 
 import contextlib

@@ -2,9 +2,8 @@
 
     teachers → weighting → centers → settings chosen on the labels → posterior → chains → draws
 
-``learn`` goes as far as the choice of settings and ``sample_posterior`` takes it from there; ``distil`` is both.
-Every step is a function
-of its own module and can be called alone.
+``learn`` goes as far as the choice of settings and ``sample_posterior`` takes it from there; ``distil`` is both. Every
+step is a function of its own module and can be called alone.
 """
 
 from dataclasses import dataclass, field
@@ -22,14 +21,16 @@ from mtbkd_jax.centers import Centers, choose_center_scale, distil_centers
 from mtbkd_jax.chains import chain_mesh, copy_to_all, copy_to_chains, over_chains
 from mtbkd_jax.checks import check_finite, check_labels, check_positive
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.examples import Examples, full_batch, labelled_first, stratified_minibatch
-from mtbkd_jax.folds import stratified_folds
+from mtbkd_jax.examples import Examples, full_batch, labelled_first, minibatch_for
+from mtbkd_jax.folds import held_out_labels
 from mtbkd_jax.function_prior import dirichlet_components
 from mtbkd_jax.posterior import find_mode
-from mtbkd_jax.samplers import hmc, nuts, sghmc, sgld, warm_up
+from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
 from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import constant
 from mtbkd_jax.selection import (
+    MOMENTUM_DECAY,
+    STEP_FRACTION,
     Budget,
     Choice,
     Fold,
@@ -39,12 +40,12 @@ from mtbkd_jax.selection import (
     cross_validated_log_scores,
 )
 from mtbkd_jax.settings import PriorSettings, distillation_posterior, no_teacher
-from mtbkd_jax.step_size import largest_curvature_around
+from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, largest_curvature_around
 from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_where
 from mtbkd_jax.trust import learned_trust
-from mtbkd_jax.types import Key, Params
+from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
 
 
@@ -61,8 +62,7 @@ class SamplingConfig:
       thinning: steps from one draw to the next.
       batch_size: examples in a minibatch.
       step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest
-        curvature; the leapfrog is
-        stable below 2.
+        curvature; the leapfrog is stable below 2.
       momentum_decay: share of the momentum that SGHMC forgets in a step.
       num_leapfrog_steps: of HMC.
       temperature: of the posterior; 1 is Bayes.
@@ -75,8 +75,8 @@ class SamplingConfig:
     num_draws: int = 100
     thinning: int = 50
     batch_size: int = 128
-    step_fraction: float = 0.5
-    momentum_decay: float = 0.03
+    step_fraction: float = STEP_FRACTION
+    momentum_decay: float = MOMENTUM_DECAY
     num_leapfrog_steps: int = 20
     temperature: float = 1.0
 
@@ -86,8 +86,8 @@ class DistillationConfig:
     """How a student is distilled.
 
     Attributes:
-      softening: τ, the temperature that softens the teachers' and the student's probabilities in the function-
-        space prior.
+      softening: τ, the temperature that softens the teachers' and the student's probabilities in the function-space
+        prior.
       settings: the priors' settings; those left out are chosen on the labels.
       num_folds: folds of the labels, for trust and for the choice of settings.
       defensive_weight: prior weight of the wide component of the weight-space prior.
@@ -241,7 +241,7 @@ def sample_posterior(
         temperature=config.softening,
         defensive_weight=config.defensive_weight,
     )
-    minibatch = _minibatch(lessons, sampling.batch_size)
+    minibatch = minibatch_for(examples.labels, sampling.batch_size)
     starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
 
     def climb(start_and_key, data):
@@ -257,15 +257,11 @@ def sample_posterior(
     climb_all = jax.jit(over_chains(climb, mesh))
     keys = jax.random.split(mode_key, sampling.num_chains)
     modes, curvatures = climb_all(copy_to_chains((starts, keys), mesh), copy_to_all(examples, mesh))
-    largest = float(jnp.max(curvatures))
-
+    sampler, step_size = _sampler_and_step_size(posterior, sampling, float(jnp.max(curvatures)))
+    states = start_chains(sampler, modes, init_key)
+    draw_batch, step_sizes, num_burn_in = minibatch, jnp.asarray(step_size), sampling.num_burn_in
     if sampling.sampler in ("hmc", "nuts"):
-        sampler = (
-            hmc(posterior, num_leapfrog_steps=sampling.num_leapfrog_steps, temperature=sampling.temperature)
-            if sampling.sampler == "hmc"
-            else nuts(posterior, temperature=sampling.temperature)
-        )
-        states = start_chains(sampler, modes, init_key)
+        draw_batch, num_burn_in = full_batch, 0
         states, step_sizes = warm_up(
             sampler,
             states,
@@ -273,26 +269,15 @@ def sample_posterior(
             data=examples,
             draw_batch=full_batch,
             num_steps=sampling.num_burn_in,
-            initial_step_size=sampling.step_fraction / largest**0.5,
+            initial_step_size=step_size,
         )
-        draw_batch, schedule, num_burn_in = full_batch, constant(step_sizes), 0
-    elif sampling.sampler == "sghmc":
-        step_size = sampling.step_fraction / largest**0.5
-        sampler = sghmc(posterior, friction=sampling.momentum_decay / step_size, temperature=sampling.temperature)
-        states = start_chains(sampler, modes, init_key)
-        draw_batch, schedule, num_burn_in = minibatch, constant(step_size), sampling.num_burn_in
-    else:
-        sampler = sgld(posterior, temperature=sampling.temperature)
-        states = start_chains(sampler, modes, init_key)
-        draw_batch, num_burn_in = minibatch, sampling.num_burn_in
-        schedule = constant(sampling.step_fraction / largest)
     return sample_chains(
         sampler,
         states,
         key=chain_key,
         data=examples,
         draw_batch=draw_batch,
-        step_size=schedule,
+        step_size=constant(step_sizes),
         num_draws=sampling.num_draws,
         num_burn_in=num_burn_in,
         thinning=sampling.thinning,
@@ -304,9 +289,8 @@ def sample_posterior(
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int) -> Params:
     """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last at random.
 
-    The random one lies around the pool, at twice the distance that the prior's scale around the centers would put
-    it. Where there is no
-    such scale it is as the student is initialised, and without teachers so are all.
+    The random one lies around the pool, at twice the distance that the prior's scale around the centers would put it.
+    Where there is no such scale it is as the student is initialised, and without teachers so are all.
     """
     init_key, noise_key = jax.random.split(key)
     random = jax.vmap(student.init)(jax.random.split(init_key, num_chains))
@@ -356,19 +340,16 @@ def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, co
             "Label more examples, or give power, concentration, center_scale and wide_scale.",
         )
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
-    fold_of_label = stratified_folds(fold_key, labels, config.num_folds)
-    folds = []
-    for index in range(config.num_folds):
-        is_held_out = fold_of_label == index
-        kept = np.asarray(lessons.examples.labels).copy()
-        kept[: labels.size][is_held_out] = -1
-        folds.append(
-            Fold(
-                prepare(jax.random.fold_in(lesson_key, index), kept),
-                lessons.examples.inputs[: labels.size],
-                jnp.asarray(np.where(is_held_out, labels, -1), jnp.int32),
-            )
+    folds = [
+        Fold(
+            prepare(jax.random.fold_in(lesson_key, index), kept),
+            lessons.examples.inputs[: labels.size],
+            jnp.asarray(held_out),
         )
+        for index, (kept, held_out) in enumerate(
+            held_out_labels(fold_key, np.asarray(lessons.examples.labels), config.num_folds)
+        )
+    ]
 
     def build(settings: PriorSettings, fold_lessons: Lessons) -> Problem:
         pool = jax.tree.map(lambda leaf: leaf[0], fold_lessons.centers.params)
@@ -388,19 +369,27 @@ def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, co
         student,
         folds=folds,
         build=build,
-        draw_batch=_minibatch(lessons, config.sampling.batch_size),
+        draw_batch=minibatch_for(lessons.examples.labels, config.sampling.batch_size),
         budget=config.budget,
     )
     pool = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], lessons.centers.params))[0]
     return choose_settings(score, given, pool_size=float(jnp.sqrt(jnp.mean(jnp.square(pool)))))
 
 
-def _minibatch(lessons: Lessons, batch_size: int):
-    num_labelled = int((lessons.examples.labels >= 0).sum())
-    num_examples = lessons.examples.labels.shape[0]
-    return stratified_minibatch(
-        num_labelled=num_labelled, num_unlabelled=num_examples - num_labelled, batch_size=batch_size
-    )
+def _sampler_and_step_size(
+    posterior: MinibatchLogDensity, sampling: SamplingConfig, curvature: float
+) -> tuple[Sampler, float]:
+    """The sampler that was asked for, and a step size for it at this curvature."""
+    temperature = sampling.temperature
+    if sampling.sampler == "sgld":
+        langevin = langevin_step_size(curvature, fraction=sampling.step_fraction)
+        return sgld(posterior, temperature=temperature), float(langevin)
+    step_size = float(hamiltonian_step_size(curvature, fraction=sampling.step_fraction))
+    if sampling.sampler == "hmc":
+        return hmc(posterior, num_leapfrog_steps=sampling.num_leapfrog_steps, temperature=temperature), step_size
+    if sampling.sampler == "nuts":
+        return nuts(posterior, temperature=temperature), step_size
+    return sghmc(posterior, friction=sampling.momentum_decay / step_size, temperature=temperature), step_size
 
 
 def _default_weighting(num_labelled: int, num_folds: int) -> WeightingRule:

@@ -87,6 +87,14 @@ def stratified_minibatch(
     return draw
 
 
+def minibatch_for(labels: Int[Array, " examples"], batch_size: int) -> Callable[[Key, Examples], WeightedExamples]:
+    """``stratified_minibatch`` for these labels, those of the labelled examples first."""
+    num_labelled = int((labels >= 0).sum())
+    return stratified_minibatch(
+        num_labelled=num_labelled, num_unlabelled=labels.shape[0] - num_labelled, batch_size=batch_size
+    )
+
+
 def _draw_rows(key: Key, start: int, size: int, count: int) -> tuple[Array, Array]:
     weights = jnp.full((count,), size / max(count, 1), jnp.float32)
     if count == size:

@@ -96,6 +96,12 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
         ) from error
 
 
+def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> None:
+    """Write each figure to ``folder`` as NAME.png."""
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+
+
 @_styled
 def reliability_diagram(probs: Probs, labels: Labels, *, num_bins: int = 15) -> "Figure":
     """Accuracy against confidence in bins of equal width, above the number of examples in each.

@@ -4,8 +4,7 @@
     RUN/manifest.json      versions, seed, digests of the input files, teachers, classes, how inputs are standardised
     RUN/selection.json     the settings chosen and how every candidate did
     RUN/draws/             the student's parameters
-    RUN/teachers.npz       per training example: ids, weights and responsibilities of the teachers, component 0
-    being "nobody"
+    RUN/teachers.npz       per training example: id, weights and responsibilities; component 0 is "nobody"
     RUN/diagnostics.json   whether the chains have mixed
     RUN/metrics.json       figures of merit
     RUN/figures/           PNG
@@ -37,6 +36,7 @@ from mtbkd_jax.metrics import classification_metrics
 from mtbkd_jax.prediction import Prediction, flatten_chains, predict, predictive_log_probs
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, cnn, mlp
+from mtbkd_jax.types import Params
 from mtbkd_jax.uncertainty import coverage, mean_deviance, predictive_entropy, predictive_mean
 
 COVERAGE_LEVELS = (0.85, 0.90, 0.95)
@@ -90,6 +90,7 @@ class Run:
     Attributes:
       path: the directory.
       student: the network.
+      input_shape: of one example.
       standardizer: of the inputs, or None where they are taken as they are.
       class_names: in the order of the logits.
       draws: the student's parameters.
@@ -97,19 +98,19 @@ class Run:
 
     path: Path
     student: Student
+    input_shape: tuple[int, ...]
     standardizer: Standardizer | None
     class_names: tuple[str, ...]
     draws: DrawStore
 
     def standardize(self, inputs: np.ndarray) -> np.ndarray:
         """Raw inputs as the student knows them."""
-        expected = self._input_shape
-        if inputs.shape[1:] != expected:
+        if inputs.shape[1:] != self.input_shape:
             raise InputError(
                 str(self.path),
                 "inputs",
                 f"examples of shape {inputs.shape[1:]}",
-                f"{expected}, as in training",
+                f"{self.input_shape}, as in training",
                 "Give the same features in the same order.",
             )
         return inputs if self.standardizer is None else self.standardizer(inputs)
@@ -124,10 +125,6 @@ class Run:
 
     def _flat_draws(self) -> Any:
         return flatten_chains(self.draws.positions())
-
-    @property
-    def _input_shape(self) -> tuple[int, ...]:
-        return tuple(storage.read_manifest(self.path / "manifest.json", **_FORMAT)["input_shape"])
 
 
 def start_run(path: str | Path, config: Any) -> Path:
@@ -182,11 +179,10 @@ def finish_run(
 
     examples = distillation.lessons.examples
     run = distillation.run
-    store = open_draws(path / "draws", jax.eval_shape(distillation.student.init, jax.random.key(0)))
-    positions = store.positions()
+    draws = flatten_chains(run.positions.positions() if isinstance(run.positions, DrawStore) else run.positions)
     storage.write_json(path / "selection.json", choice_to_json(distillation.choice))
 
-    probe_log_probs = predictive_log_probs(distillation.student, flatten_chains(positions), probes[:_NUM_PROBES])
+    probe_log_probs = predictive_log_probs(distillation.student, draws, probes[:_NUM_PROBES])
     shape = (*np.shape(run.info.log_density), *probe_log_probs.shape[1:])
     probe_log_probs = probe_log_probs.reshape(shape)
     log_density = np.asarray(run.info.log_density)
@@ -194,18 +190,19 @@ def finish_run(
     failed = {f"chain {chain}": int(step) for chain, step in enumerate(run.failed_at) if step >= 0}
     storage.write_json(
         path / "diagnostics.json",
-        diagnostics.to_json() | {"verdict": diagnostics.verdict, "chains_stopped_at_step": failed},
+        diagnostics.to_json() | {"chains_stopped_at_step": failed},
     )
 
-    record = teacher_record(distillation)
+    record = mean_responsibilities(distillation, draws)
     in_users_order = np.argsort(distillation.order)
-    np.savez_compressed(
-        path / "teachers.npz",
-        ids=ids,
-        components=np.array(["nobody", *teacher_names]),
-        weights=np.exp(np.asarray(distillation.lessons.log_weights))[in_users_order],
-        responsibilities=record[in_users_order],
-    )
+    with storage.translated_errors(path / "teachers.npz"):
+        np.savez_compressed(
+            path / "teachers.npz",
+            ids=ids,
+            components=np.array(["nobody", *teacher_names]),
+            weights=np.exp(np.asarray(distillation.lessons.log_weights))[in_users_order],
+            responsibilities=record[in_users_order],
+        )
     labels = np.asarray(examples.labels)
     drawn = {
         "responsibilities": figures.responsibilities_by_class(
@@ -220,8 +217,7 @@ def finish_run(
     }
     if distillation.choice.curve:
         drawn["cross_validation"] = figures.cross_validation(distillation.choice)
-    for name, figure in drawn.items():
-        figures.save_figure(figure, path / "figures" / f"{name}.png")
+    figures.save_figures(drawn, path / "figures")
 
     storage.write_manifest(
         path / "manifest.json",
@@ -251,29 +247,27 @@ def open_run(path: str | Path) -> Run:
     path = Path(path)
     manifest = storage.read_manifest(path / "manifest.json", **_FORMAT)
     config = StudentConfig(manifest["student"]["kind"], tuple(manifest["student"]["hidden"]))
-    student = config.build(manifest["input_shape"], len(manifest["class_names"]))
+    input_shape = tuple(manifest["input_shape"])
+    student = config.build(input_shape, len(manifest["class_names"]))
     standardizer = None if manifest["standardizer"] is None else Standardizer.from_json(manifest["standardizer"])
     store = open_draws(path / "draws", jax.eval_shape(student.init, jax.random.key(0)))
-    return Run(path, student, standardizer, tuple(manifest["class_names"]), store)
+    return Run(path, student, input_shape, standardizer, tuple(manifest["class_names"]), store)
 
 
-def teacher_record(distillation: Distillation) -> np.ndarray:
-    """Mean responsibilities over draws, in the lessons' order: ``[examples, components]``."""
+def mean_responsibilities(distillation: Distillation, draws: Params) -> np.ndarray:
+    """Responsibilities averaged over draws ``[draws, ...]``, in the lessons' order: ``[examples, components]``."""
     examples = with_components(distillation.lessons, distillation.choice.settings)
-    draws = distillation.run.positions
-    draws = flatten_chains(draws.positions() if isinstance(draws, DrawStore) else draws)
 
     @jax.jit
-    def mean_responsibilities(draws, examples):
+    def average(draws, examples):
         def one(total, params):
             logits = distillation.student.apply(params, examples.inputs)
             return total + responsibilities(logits, examples.components), None
 
-        start = jnp.zeros(examples.components.log_offsets.shape)
-        total, _ = jax.lax.scan(one, start, draws)
+        total, _ = jax.lax.scan(one, jnp.zeros(examples.components.log_offsets.shape), draws)
         return total / jax.tree.leaves(draws)[0].shape[0]
 
-    return np.asarray(mean_responsibilities(draws, examples))
+    return np.asarray(average(draws, examples))
 
 
 def all_metrics(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
@@ -285,7 +279,7 @@ def all_metrics(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float | 
         f"coverage_{round(100 * level)}": float(coverage(draws, jnp.asarray(labels), level=level))
         for level in COVERAGE_LEVELS
     }
-    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+    return {name: storage.finite_or_none(value) for name, value in metrics.items()}
 
 
 def write_evaluation(
@@ -306,8 +300,7 @@ def write_evaluation(
     if (probs.argmax(1) != labels)[labels >= 0].any():
         uncertainties = {"entropy": np.asarray(predictive_entropy(draws)), "mean deviance": deviance}
         drawn["risk_coverage"] = figures.risk_coverage(probs, labels, uncertainties)
-    for name, figure in drawn.items():
-        figures.save_figure(figure, path / "figures" / f"{name}.png")
+    figures.save_figures(drawn, path / "figures")
     return metrics
 
 
@@ -315,7 +308,7 @@ def choice_to_json(choice: Choice) -> dict[str, Any]:
     """The settings chosen and every candidate's score; infinite values become None."""
 
     def plain(settings: Any) -> dict[str, float | None]:
-        return {name: float(value) if np.isfinite(value) else None for name, value in settings._asdict().items()}
+        return {name: storage.finite_or_none(value) for name, value in settings._asdict().items()}
 
     return {
         "chosen": plain(choice.settings) | {"uses_teachers": bool(choice.settings.uses_teachers)},

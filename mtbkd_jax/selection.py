@@ -19,12 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
+from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.examples import Examples
 from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.samplers import sghmc
 from mtbkd_jax.settings import PriorSettings, no_teacher
-from mtbkd_jax.step_size import largest_curvature_around
+from mtbkd_jax.step_size import hamiltonian_step_size, largest_curvature_around
+from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 
@@ -34,6 +36,10 @@ POWERS = (0.0, 0.004, 0.016, 0.06, 0.25, 1.0)
 CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, float("inf"))
 """Candidates of the scale around the centers, in units of the root mean square of the pool's parameters."""
 CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+
+# Candidates are scored by the sampler that the winner is then sampled by, unless the user asks for another.
+STEP_FRACTION = 0.5
+MOMENTUM_DECAY = 0.03
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,7 @@ class ScoredCandidate:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; an infinite scale becomes None."""
-        return {
-            name: value if not isinstance(value, float) or np.isfinite(value) else None
-            for name, value in asdict(self).items()
-        }
+        return {name: value if name == "stage" else finite_or_none(value) for name, value in asdict(self).items()}
 
 
 class Budget(NamedTuple):
@@ -171,12 +174,12 @@ def _short_chain_probs(
         return jax.nn.softmax(student.apply(mode, inputs))
     batch = draw_batch(curvature_key, problem.examples)
     curvature = largest_curvature_around(problem.log_density, mode, scale, batch, curvature_key)
-    step_size = 0.5 / jnp.sqrt(curvature)
-    sampler = sghmc(problem.log_density, friction=0.03 / step_size)
+    step_size = hamiltonian_step_size(curvature, fraction=STEP_FRACTION)
+    sampler = sghmc(problem.log_density, friction=MOMENTUM_DECAY / step_size)
 
     def advance(state, step):
-        noise_key, batch_key = jax.random.split(jax.random.fold_in(chain_key, step))
-        state, _ = sampler.step(noise_key, state, draw_batch(batch_key, problem.examples), step_size)
+        batch_key, sampler_key = keys_of_step(chain_key, step)
+        state, _ = sampler.step(sampler_key, state, draw_batch(batch_key, problem.examples), step_size)
         return state, None
 
     def advance_and_predict(carry, start):
@@ -213,14 +216,26 @@ class GivenSettings:
     Attributes:
       power: of the function-space prior.
       concentration: λ, pseudo-labels an example.
-      center_scale: standard deviation around the teacher-derived centers.
+      center_scale: standard deviation around the teacher-derived centers; infinite to leave them out.
       wide_scale: standard deviation of the wide component.
+
+    Raises:
+      InputError: if ``power`` is negative, or another one is not positive.
     """
 
     power: float | None = None
     concentration: float | None = None
     center_scale: float | None = None
     wide_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse at once what would fail, or be taken for a setting left out, in the middle of a run."""
+        check_not_negative(power=self.power or 0.0)
+        if self.center_scale != float("inf"):
+            check_positive(center_scale=1.0 if self.center_scale is None else self.center_scale)
+        for name in ("concentration", "wide_scale"):
+            value = getattr(self, name)
+            check_positive(**{name: 1.0 if value is None else value})
 
 
 def choose_settings(
@@ -247,8 +262,8 @@ def choose_settings(
     plain = best_of("no teacher", [no_teacher(s) for s in _unless_given(given.wide_scale, WIDE_SCALES)])
     settings = PriorSettings(
         power=0.1 if given.power is None else given.power,
-        concentration=given.concentration or 5.0,
-        center_scale=given.center_scale or pool_size / 2,
+        concentration=5.0 if given.concentration is None else given.concentration,
+        center_scale=pool_size / 2 if given.center_scale is None else given.center_scale,
         wide_scale=plain.wide_scale,
     )
     stages = {

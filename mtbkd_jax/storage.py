@@ -154,6 +154,11 @@ def read_json(path: str | Path) -> Any:
         raise CorruptDataError(str(path), "content", f"no JSON ({error})", "a JSON file", COPY_AGAIN) from error
 
 
+def finite_or_none(value: Any) -> float | None:
+    """A number as JSON holds it: None where it is not finite, for which JSON has no word."""
+    return float(value) if np.isfinite(value) else None
+
+
 def write_manifest(path: str | Path, content: Mapping[str, Any], *, format_name: str, version: int) -> None:
     """Write the file that says what a directory holds, as the last one of the directory.
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import log_posterior
@@ -143,3 +144,17 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
     assert (scores[0, np.asarray(fold_of_label) == 0] < np.log(0.5)).all()
     # At a scale of a thousandth the student says nothing.
     np.testing.assert_allclose(scores[1, held_out], np.log(0.5), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"power": -0.1}, {"concentration": 0.0}, {"center_scale": 0.0}, {"wide_scale": -1.0}, {"power": float("nan")}],
+    ids=lambda given: next(iter(given)) + str(next(iter(given.values()))),
+)
+def test_given_settings_that_are_none_are_refused_at_once(given):
+    with pytest.raises(InputError, match=next(iter(given))):
+        GivenSettings(**given)
+
+
+def test_an_infinite_scale_around_the_centers_may_be_given():
+    assert GivenSettings(center_scale=float("inf")).center_scale == float("inf")

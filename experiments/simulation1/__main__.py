@@ -26,10 +26,10 @@ from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import DistillationConfig, Lessons, SamplingConfig, learn, sample_posterior
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.metrics import accuracy, negative_log_likelihood
-from mtbkd_jax.prediction import predictive_log_probs
+from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.selection import Budget, Choice
 from mtbkd_jax.settings import PriorSettings, no_teacher
-from mtbkd_jax.storage import write_json
+from mtbkd_jax.storage import finite_or_none, write_json
 from mtbkd_jax.students import mlp
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key
@@ -117,7 +117,7 @@ def run_draw(seed: int, draw: Simulation1) -> list[Row]:
             "method": method,
             "seed": seed,
             **posterior_metrics(sample_key, lessons, settings, test_inputs, draw),
-            "settings": {name: _finite_or_none(value) for name, value in settings._asdict().items()},
+            "settings": {name: finite_or_none(value) for name, value in settings._asdict().items()},
         }
 
     lessons, choice = lesson(learned_trust(num_folds=CONFIG.num_folds))
@@ -137,8 +137,7 @@ def posterior_metrics(
 ) -> dict[str, Any]:
     """Sample the posterior and score its predictions on the test points; NLL in nats."""
     run = sample_posterior(key, STUDENT, lessons, settings, config=CONFIG)
-    draws = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), run.positions)
-    log_probs = jnp.asarray(predictive_log_probs(STUDENT, draws, test_inputs))
+    log_probs = jnp.asarray(predictive_log_probs(STUDENT, flatten_chains(run.positions), test_inputs))
     probs = predictive_mean(log_probs)
     labels = jnp.asarray(draw.test_labels)
     metrics = {
@@ -221,10 +220,6 @@ def _methods(rows: list[Row]) -> list[str]:
 
 def _rows_of(rows: list[Row], method: str) -> list[Row]:
     return [row for row in rows if row["method"] == method]
-
-
-def _finite_or_none(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _refuse_to_overwrite(files: list[Path], overwrite: bool) -> None:
