@@ -14,7 +14,7 @@ from mtbkd_jax.examples import Examples, minibatch_for
 from mtbkd_jax.folds import held_out_labels
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import find_mode, log_posterior
-from mtbkd_jax.selection import WIDE_SCALES, Fold, Problem, cross_validated_log_scores
+from mtbkd_jax.selection import WIDE_SCALES, Fold, Problem, cross_validation
 from mtbkd_jax.settings import PriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, Params
@@ -93,22 +93,16 @@ def distil_classically(key: Key, student: Student, lessons: Lessons, config: Dis
     def build(settings: PriorSettings, examples: Examples) -> Problem:
         terms = (categorical_log_likelihood, classical_distillation(strength=settings.power))
         posterior = log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
-        return Problem(posterior, student.init(start_key), examples)
+        return Problem(posterior, student.init(start_key), (examples,))
 
     draw_batch = minibatch_for(examples.labels, config.sampling.batch_size)
 
+    budget = config.budget._replace(num_steps=0)
+    score = cross_validation(score_key, student, folds, build=build, draw_batch=draw_batch, budget=budget)
+
     def best_of(strengths, scales):
         candidates = PriorSettings(*np.broadcast_arrays(np.float32(strengths), 1.0, np.inf, np.float32(scales)))
-        scores = cross_validated_log_scores(
-            score_key,
-            student,
-            candidates,
-            folds,
-            build=build,
-            draw_batch=draw_batch,
-            budget=config.budget._replace(num_steps=0),
-        )
-        best = int(scores.sum(1).argmax())
+        best = int(score(candidates).log_scores.sum(1).argmax())
         return float(candidates.power[best]), float(candidates.wide_scale[best])
 
     _, scale = best_of(np.ones(len(WIDE_SCALES)), WIDE_SCALES)

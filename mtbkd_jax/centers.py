@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mtbkd_jax.examples import WeightedExamples
 from mtbkd_jax.posterior import find_mode
@@ -67,6 +67,7 @@ def distil_centers(
     teacher_probs: Float[Array, "examples teachers classes"],
     log_weights: Float[Array, "examples components"],
     scale: float | Scalar,
+    is_taught: Bool[Array, " examples"],
 ) -> Centers:
     """Distil the pool and every teacher into the student, all at once.
 
@@ -77,6 +78,7 @@ def distil_centers(
       teacher_probs: softened probabilities.
       log_weights: of the flat component and of each teacher, as a weighting rule gives them.
       scale: s, standard deviation of the Gaussian around zero that holds the distillation back.
+      is_taught: False for examples that are to play no part.
     """
     weights = jnp.exp(log_weights)
     mean_weights = weights.mean(0)
@@ -85,7 +87,7 @@ def distil_centers(
     targets = jnp.concatenate([pool[None], jnp.swapaxes(teacher_probs, 0, 1)])
     # A teacher that is trusted almost nowhere would get a few rows of enormous weight: keep its lesson short.
     shares = weights[:, 1:].T / jnp.maximum(mean_weights[1:, None], 0.01)
-    lesson_weights = jnp.concatenate([jnp.ones_like(shares[:1]), shares])
+    lesson_weights = jnp.concatenate([jnp.ones_like(shares[:1]), shares]) * is_taught[None]
 
     init_key, fit_key = jax.random.split(key)
     start = student.init(init_key)

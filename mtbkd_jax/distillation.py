@@ -24,7 +24,7 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, full_batch, labelled_first, minibatch_for
 from mtbkd_jax.folds import held_out_labels
 from mtbkd_jax.function_prior import dirichlet_components
-from mtbkd_jax.posterior import find_mode
+from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
 from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import constant
@@ -37,7 +37,7 @@ from mtbkd_jax.selection import (
     GivenSettings,
     Problem,
     choose_settings,
-    cross_validated_log_scores,
+    cross_validation,
 )
 from mtbkd_jax.settings import PriorSettings, distillation_posterior, no_teacher
 from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, largest_curvature_around
@@ -56,7 +56,7 @@ class SamplingConfig:
     Attributes:
       sampler: SGHMC and SGLD step on minibatches; HMC and NUTS on all of the data, with adaptation, and are exact.
       num_chains: chains; they start at the teachers' centers in turn, and the last one at random.
-      num_mode_steps: Adam steps from each start to the mode nearby, before any sampling.
+      num_mode_steps: Adam steps of each of the two stages from a start to the mode nearby, before any sampling.
       num_burn_in: steps before the first draw (for HMC and NUTS, the steps of adaptation).
       num_draws: draws kept of each chain.
       thinning: steps from one draw to the next.
@@ -211,7 +211,7 @@ def learn(
     scale_key, lesson_key, choice_key = jax.random.split(key, 3)
     center_scale = choose_center_scale(scale_key, student, rows, teacher_probs)
     prepare = partial(_prepare, student, rows, teacher_probs, center_scale, rule)
-    lessons = prepare(lesson_key, row_labels)
+    lessons = prepare(lesson_key, row_labels, np.ones(row_labels.shape, bool))
     choice = _choose(choice_key, student, lessons, row_labels[:num_labelled], prepare, config)
     return lessons, order, choice
 
@@ -228,12 +228,15 @@ def sample_posterior(
 ) -> ChainRun:
     """Sample the student's posterior under given settings.
 
-    Every chain climbs to the mode near its start and goes on from there by the sampler.
+    Every chain climbs to the mode near its start and goes on from there by the sampler. Where the weight-space prior
+    has centers, the chains first take their offset to the one whose mode has the highest density; its lead over the
+    others is usually hundreds of nats.
     """
     sampling = config.sampling
     check_positive(num_chains=sampling.num_chains, step_fraction=sampling.step_fraction)
     start_key, mode_key, curvature_key, init_key, warm_up_key, chain_key = jax.random.split(key, 6)
-    examples = with_components(lessons, settings)
+    climb_data = climb_stages(lessons, settings)
+    examples = climb_data[-1]
     posterior = distillation_posterior(
         student,
         lessons.centers,
@@ -246,17 +249,24 @@ def sample_posterior(
 
     def climb(start_and_key, data):
         start, key = start_and_key
-        mode = find_mode(
-            posterior, start, key=key, data=data, draw_batch=minibatch, num_steps=sampling.num_mode_steps
-        ).params
-        return mode, largest_curvature_around(
-            posterior, mode, settings.weight_scale, full_batch(key, data), curvature_key
+        mode = find_mode_in_stages(
+            posterior, start, key=key, stages=data, draw_batch=minibatch, num_steps=sampling.num_mode_steps
         )
+        batch = full_batch(key, data[-1])
+        curvature = largest_curvature_around(posterior, mode, settings.weight_scale, batch, curvature_key)
+        return mode, posterior(mode, batch), curvature
 
-    mesh = chain_mesh(sampling.num_chains)
-    climb_all = jax.jit(over_chains(climb, mesh))
-    keys = jax.random.split(mode_key, sampling.num_chains)
-    modes, curvatures = climb_all(copy_to_chains((starts, keys), mesh), copy_to_all(examples, mesh))
+    def climb_all(starts):
+        count = jax.tree.leaves(starts)[0].shape[0]
+        mesh, keys = chain_mesh(count), jax.random.split(mode_key, count)
+        return jax.jit(over_chains(climb, mesh))(copy_to_chains((starts, keys), mesh), copy_to_all(climb_data, mesh))
+
+    if np.isfinite(settings.center_scale):
+        # The components do not overlap in so many dimensions: a chain would stay in the one that it starts in, and all
+        # but one of them have next to no probability.
+        _, log_densities, _ = climb_all(lessons.centers.params)
+        starts = _moved_to_center(starts, lessons, int(jnp.nanargmax(log_densities)))
+    modes, _, curvatures = climb_all(starts)
     sampler, step_size = _sampler_and_step_size(posterior, sampling, float(jnp.max(curvatures)))
     states = start_chains(sampler, modes, init_key)
     draw_batch, step_sizes, num_burn_in = minibatch, jnp.asarray(step_size), sampling.num_burn_in
@@ -287,26 +297,36 @@ def sample_posterior(
 
 
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int) -> Params:
-    """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last at random.
+    """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last one elsewhere.
 
-    The random one lies around the pool, at twice the distance that the prior's scale around the centers would put it.
-    Where there is no such scale it is as the student is initialised, and without teachers so are all.
+    Where the prior has centers, the last one is at the pool, and all lie around their center at twice the distance that
+    the prior would put them. Where it has none, the last one is as the student is initialised; without teachers all
+    are.
     """
     init_key, noise_key = jax.random.split(key)
     random = jax.vmap(student.init)(jax.random.split(init_key, num_chains))
     if not settings.uses_teachers:
         return random
-    centers = lessons.centers.params
+    rows = _center_of_chain(lessons, num_chains)
+    at_centers = jax.tree.map(lambda leaf: leaf[rows], lessons.centers.params)
     if np.isfinite(settings.center_scale):
-        pool = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], (num_chains, *leaf.shape[1:])), centers)
-        random = tree_add_scaled(pool, 2 * settings.center_scale, tree_random_normal(noise_key, pool))
+        return tree_add_scaled(at_centers, 2 * settings.center_scale, tree_random_normal(noise_key, at_centers))
+    return jax.tree.map(lambda center, scattered: jnp.concatenate([center[:-1], scattered[-1:]]), at_centers, random)
+
+
+def _center_of_chain(lessons: Lessons, num_chains: int) -> Int[np.ndarray, " chains"]:
+    """The row of the centers that each chain starts at: the teachers in turn, and the pool for the last one."""
     rows = 1 + np.arange(num_chains) % lessons.teacher_probs.shape[1]
-    is_random = (np.arange(num_chains) == num_chains - 1) & (num_chains > 1)
+    rows[-1] = 0
+    return rows
 
-    def choose(center: Array, scattered: Array) -> Array:
-        return jnp.where(is_random.reshape(-1, *[1] * (center.ndim - 1)), scattered, center[rows])
 
-    return jax.tree.map(choose, centers, random)
+def _moved_to_center(starts: Params, lessons: Lessons, row: int) -> Params:
+    """Each chain's offset from the center that it starts at, around center ``row`` instead."""
+    rows = _center_of_chain(lessons, jax.tree.leaves(starts)[0].shape[0])
+    return jax.tree.map(
+        lambda start, center: start + (center[row][None] - center[rows]), starts, lessons.centers.params
+    )
 
 
 def with_components(lessons: Lessons, settings: PriorSettings) -> Examples:
@@ -315,12 +335,29 @@ def with_components(lessons: Lessons, settings: PriorSettings) -> Examples:
     return lessons.examples._replace(components=components)
 
 
-def _prepare(student, inputs, teacher_probs, center_scale, rule, key: Key, labels: np.ndarray) -> Lessons:
-    """Weigh the teachers and distil the centers with these labels and no others."""
+def climb_stages(lessons: Lessons, settings: PriorSettings) -> tuple[Examples, Examples]:
+    """The examples that a climb to the mode sees first, at a concentration of one or less, and then in earnest.
+
+    At a high concentration every example belongs to the teacher that the student happens to agree with, and the
+    posterior has a mode for each way to share them out. At a low one all teachers that are trusted have a say.
+    """
+    mild = settings._replace(concentration=jnp.minimum(settings.concentration, 1.0))
+    return with_components(lessons, mild), with_components(lessons, settings)
+
+
+def _prepare(
+    student, inputs, teacher_probs, center_scale, rule, key: Key, labels: np.ndarray, is_taught: np.ndarray
+) -> Lessons:
+    """Weigh the teachers and distil the centers with these labels and no others, and from the taught examples alone."""
     weight_key, center_key = jax.random.split(key)
     known = jnp.asarray(labels, jnp.int32)
     log_weights = rule(weight_key, teacher_probs, inputs, known)
-    centers = distil_centers(center_key, student, inputs, teacher_probs, log_weights, center_scale)
+    # All weight on the flat component: such an example adds nothing to the function-space prior.
+    flat_alone = jnp.where(jnp.arange(log_weights.shape[1]) == 0, 0.0, -jnp.inf)
+    log_weights = jnp.where(is_taught[:, None], log_weights, flat_alone[None])
+    centers = distil_centers(
+        center_key, student, inputs, teacher_probs, log_weights, center_scale, jnp.asarray(is_taught)
+    )
     return Lessons(Examples(inputs, known), teacher_probs, log_weights, centers)
 
 
@@ -342,7 +379,9 @@ def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, co
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
     folds = [
         Fold(
-            prepare(jax.random.fold_in(lesson_key, index), kept),
+            # A held-out example stands for one that no teacher was asked about, as those to predict will be. Were its
+            # teachers heard, the settings would be chosen for how closely the student can follow them there.
+            prepare(jax.random.fold_in(lesson_key, index), kept, np.asarray(lessons.examples.labels) == kept),
             lessons.examples.inputs[: labels.size],
             jnp.asarray(held_out),
         )
@@ -353,7 +392,7 @@ def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, co
 
     def build(settings: PriorSettings, fold_lessons: Lessons) -> Problem:
         pool = jax.tree.map(lambda leaf: leaf[0], fold_lessons.centers.params)
-        start = tree_where(settings.uses_teachers, pool, student.init(start_key))
+        start = tree_where(jnp.isfinite(settings.center_scale), pool, student.init(start_key))
         posterior = distillation_posterior(
             student,
             fold_lessons.centers,
@@ -361,13 +400,12 @@ def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, co
             temperature=config.softening,
             defensive_weight=config.defensive_weight,
         )
-        return Problem(posterior, start, with_components(fold_lessons, settings))
+        return Problem(posterior, start, climb_stages(fold_lessons, settings))
 
-    score = partial(
-        cross_validated_log_scores,
+    score = cross_validation(
         chain_key,
         student,
-        folds=folds,
+        folds,
         build=build,
         draw_batch=minibatch_for(lessons.examples.labels, config.sampling.batch_size),
         budget=config.budget,

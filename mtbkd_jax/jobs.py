@@ -19,7 +19,6 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.progress import progress_bar
 from mtbkd_jax.runs import (
-    COVERAGE_LEVELS,
     StudentConfig,
     all_metrics,
     choice_to_json,
@@ -32,6 +31,7 @@ from mtbkd_jax.runs import (
 from mtbkd_jax.students import num_parameters
 from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
 from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.uncertainty import COVERAGE_LEVELS
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
 
 if TYPE_CHECKING:

@@ -103,6 +103,35 @@ def find_mode(
     return Mode(params, values)
 
 
+def find_mode_in_stages(
+    log_density: MinibatchLogDensity,
+    params: Params,
+    *,
+    key: Key,
+    stages: Sequence[Any],
+    draw_batch: DrawBatch,
+    num_steps: int,
+) -> Params:
+    """Climb by ``find_mode`` on each of ``stages`` in turn, each from where the last one ended.
+
+    The first stages are easier versions of the data, whose modes are fewer and lead to the better modes of the last.
+
+    Args:
+      log_density: of every stage.
+      params: where the first climb starts.
+      key: of the minibatches.
+      stages: data of each stage, the last being the data that count.
+      draw_batch: ``(key, data) -> batch``.
+      num_steps: of each stage.
+    """
+    for index, data in enumerate(stages):
+        stage_key = jax.random.fold_in(key, index)
+        params = find_mode(
+            log_density, params, key=stage_key, data=data, draw_batch=draw_batch, num_steps=num_steps
+        ).params
+    return params
+
+
 def _in_chunks(batch: WeightedExamples, chunk_size: int) -> WeightedExamples:
     """Cut the rows into ``[chunks, chunk_size, ...]``; the last chunk is filled up with rows of weight zero."""
     missing = -batch.weights.shape[0] % chunk_size

@@ -37,9 +37,8 @@ from mtbkd_jax.prediction import Prediction, flatten_chains, predict, predictive
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, cnn, mlp
 from mtbkd_jax.types import Params
-from mtbkd_jax.uncertainty import coverage, mean_deviance, predictive_entropy, predictive_mean
+from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, mean_deviance, predictive_entropy, predictive_mean
 
-COVERAGE_LEVELS = (0.85, 0.90, 0.95)
 _FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 1}
 _NUM_PROBES = 100
 _PACKAGES = (

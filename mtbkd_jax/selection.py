@@ -1,13 +1,16 @@
 """Selection: the priors' settings, chosen on the labels by cross-validated predictive log score.
 
 The labels are dealt into folds. For each fold, trust and centers are learned again without its labels, every
-candidate's posterior is sampled by a short chain, and the fold's labels are scored under the chain's predictive mean.
+candidate's posterior is sampled by a short chain without the fold's examples (neither their labels nor what the
+teachers say of them), and the fold's labels are scored under the chain's predictive mean.
 The candidates are searched one setting at a time, each from the best before it:
 
 1. the wide component's scale, with no teacher at all (this is the *no teacher* candidate, and stays in the running);
-2. the power of the function-space prior, zero included (then the teachers speak through the centers alone);
-3. the scale around the centers, infinite included (then they speak through the function-space prior alone);
-4. the concentration.
+2. the wide component's scale again, under the function-space prior at power one: a student that hears teachers needs
+   another prior on its weights than one that has a few labels;
+3. lower powers of the function-space prior, at the scale that suits the labels alone;
+4. the concentration, from the better of the last two;
+5. the scale around the centers, of which there have been none so far.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,18 +25,19 @@ from jaxtyping import Array, Float, Int
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.examples import Examples
-from mtbkd_jax.posterior import find_mode
+from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
 from mtbkd_jax.settings import PriorSettings, no_teacher
 from mtbkd_jax.step_size import hamiltonian_step_size, largest_curvature_around
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
+from mtbkd_jax.uncertainty import COVERAGE_LEVELS, label_coverage
 
 # Six candidates each, so that one compiled program serves every stage and an even number of devices shares them out.
 WIDE_SCALES = (0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
-POWERS = (0.0, 0.004, 0.016, 0.06, 0.25, 1.0)
-CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, float("inf"))
+POWERS = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0)
+CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Candidates of the scale around the centers, in units of the root mean square of the pool's parameters."""
 CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
@@ -54,6 +58,7 @@ class ScoredCandidate:
       wide_scale: of the component around zero.
       nll: mean negative log predictive probability of the held-out labels, nats.
       standard_error: of that mean, over the held-out labels.
+      coverage_gap: mean distance of the held-out labels' coverage from nominal, over ``COVERAGE_LEVELS``.
     """
 
     stage: str
@@ -63,6 +68,7 @@ class ScoredCandidate:
     wide_scale: float
     nll: float
     standard_error: float
+    coverage_gap: float
 
     @property
     def settings(self) -> PriorSettings:
@@ -78,7 +84,7 @@ class Budget(NamedTuple):
     """How long the short chain of a candidate is.
 
     Attributes:
-      num_mode_steps: Adam steps to the mode.
+      num_mode_steps: Adam steps to the mode, for each stage of the climb.
       num_burn_in: SGHMC steps left out.
       num_steps: SGHMC steps predicted from.
       thinning: steps between two predictions.
@@ -86,8 +92,8 @@ class Budget(NamedTuple):
 
     num_mode_steps: int = 300
     num_burn_in: int = 200
-    num_steps: int = 500
-    thinning: int = 25
+    num_steps: int = 800
+    thinning: int = 40
 
 
 class Fold(NamedTuple):
@@ -110,89 +116,120 @@ class Problem(NamedTuple):
     Attributes:
       log_density: the posterior.
       start: parameters.
-      examples: the data that minibatches are drawn from.
+      climb: the data of each stage of the climb to the mode; the last are those that minibatches are drawn from.
     """
 
     log_density: MinibatchLogDensity
     start: Params
-    examples: Examples
+    climb: tuple[Examples, ...]
 
 
-def cross_validated_log_scores(
+class HeldOutScores(NamedTuple):
+    """How candidates did on each label, from chains that had not seen it.
+
+    Attributes:
+      log_scores: log predictive probability of each label, ``[candidates, labelled]``, nats.
+      covered: share of a chain's draws whose deviance of the label lies in the credible interval, for each of
+        ``COVERAGE_LEVELS``, ``[candidates, levels, labelled]``; its mean over labels is the coverage.
+    """
+
+    log_scores: Float[np.ndarray, "candidates labelled"]
+    covered: Float[np.ndarray, "candidates levels labelled"]
+
+
+Score = Callable[[PriorSettings], HeldOutScores]
+"""Scores candidates, whose settings are stacked."""
+
+
+def cross_validation(
     key: Key,
     student: Student,
-    candidates: PriorSettings,
     folds: Sequence[Fold],
     *,
     build: Callable[[PriorSettings, Any], Problem],
     draw_batch: DrawBatch,
     budget: Budget,
-) -> Float[np.ndarray, "candidates labelled"]:
-    """log predictive probability of each label, from a chain that has not seen it, for every candidate; nats.
+) -> Score:
+    """Score every label by a chain that has not seen it.
 
     Args:
       key: of the chains; every candidate gets the same one, so that their differences are less noisy than their levels.
       student: the network.
-      candidates: settings stacked over candidates.
       folds: as they were prepared.
       build: ``(settings, fold.data) -> Problem``; traced.
       draw_batch: draws minibatches from the problem's examples.
       budget: length of the chains.
+
+    Returns:
+      The function that scores candidates. As many candidates in a later call as in an earlier one run the program that
+      was compiled for those.
     """
 
-    def score(settings: PriorSettings, fold_and_key: tuple[Fold, Key]):
+    def score_fold(settings: PriorSettings, fold_and_key: tuple[Fold, Key]):
         fold, key = fold_and_key
         problem = build(settings, fold.data)
-        probs = _short_chain_probs(key, student, problem, settings.weight_scale, fold.inputs, draw_batch, budget)
-        chosen = jnp.take_along_axis(probs, jnp.maximum(fold.labels, 0)[:, None], axis=1)[:, 0]
-        return jnp.where(fold.labels >= 0, jnp.log(chosen), 0.0)
+        log_probs = _short_chain(key, student, problem, settings.weight_scale, fold.inputs, draw_batch, budget)
+        is_held_out = fold.labels >= 0
+        label_log_probs = jnp.take_along_axis(log_probs, jnp.maximum(fold.labels, 0)[None, :, None], axis=2)[..., 0]
+        log_scores = jax.nn.logsumexp(label_log_probs, axis=0) - jnp.log(log_probs.shape[0])
+        covered = jnp.stack([label_coverage(log_probs, fold.labels, level=level) for level in COVERAGE_LEVELS])
+        return jnp.where(is_held_out, log_scores, 0.0), jnp.where(is_held_out, covered, 0.0)
 
-    mesh = chain_mesh(np.shape(candidates.power)[0])
-    score_all = jax.jit(over_chains(score, mesh))
-    candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
-    total = np.zeros((np.shape(candidates.power)[0], folds[0].labels.shape[0]), np.float32)
-    for index, fold in enumerate(folds):
-        total += np.asarray(score_all(candidates, copy_to_all((fold, jax.random.fold_in(key, index)), mesh)))
-    # A chain that blew up predicts nothing: its candidate cannot be chosen.
-    return np.nan_to_num(total, nan=-np.inf)
+    num_labelled = folds[0].labels.shape[0]
+
+    @jax.jit
+    def score_fold_of_all(candidates: PriorSettings, fold_and_key: tuple[Fold, Key]):
+        return over_chains(score_fold, chain_mesh(candidates.power.shape[0]))(candidates, fold_and_key)
+
+    def score(candidates: PriorSettings) -> HeldOutScores:
+        mesh = chain_mesh(np.shape(candidates.power)[0])
+        candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
+        size = candidates.power.shape[0]
+        log_scores = np.zeros((size, num_labelled), np.float32)
+        covered = np.zeros((size, len(COVERAGE_LEVELS), num_labelled), np.float32)
+        for index, fold in enumerate(folds):
+            parts = score_fold_of_all(candidates, copy_to_all((fold, jax.random.fold_in(key, index)), mesh))
+            log_scores += np.asarray(parts[0])
+            covered += np.asarray(parts[1])
+        # A chain that blew up predicts nothing: its candidate cannot be chosen.
+        return HeldOutScores(np.nan_to_num(log_scores, nan=-np.inf), np.nan_to_num(covered))
+
+    return score
 
 
-def _short_chain_probs(
+def _short_chain(
     key: Key, student: Student, problem: Problem, scale: Array, inputs: Array, draw_batch: DrawBatch, budget: Budget
-) -> Float[Array, "examples classes"]:
-    """Predictive mean of a short SGHMC chain from the mode near the start; of the mode itself for no steps."""
+) -> Float[Array, "draws examples classes"]:
+    """Log class probabilities of a short SGHMC chain from the mode near the start; of the mode itself for no steps."""
     mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
-    mode = find_mode(
+    examples = problem.climb[-1]
+    mode = find_mode_in_stages(
         problem.log_density,
         problem.start,
         key=mode_key,
-        data=problem.examples,
+        stages=problem.climb,
         draw_batch=draw_batch,
         num_steps=budget.num_mode_steps,
-    ).params
+    )
     if budget.num_steps == 0:
-        return jax.nn.softmax(student.apply(mode, inputs))
-    batch = draw_batch(curvature_key, problem.examples)
+        return jax.nn.log_softmax(student.apply(mode, inputs))[None]
+    batch = draw_batch(curvature_key, examples)
     curvature = largest_curvature_around(problem.log_density, mode, scale, batch, curvature_key)
     step_size = hamiltonian_step_size(curvature, fraction=STEP_FRACTION)
     sampler = sghmc(problem.log_density, friction=MOMENTUM_DECAY / step_size)
 
     def advance(state, step):
         batch_key, sampler_key = keys_of_step(chain_key, step)
-        state, _ = sampler.step(sampler_key, state, draw_batch(batch_key, problem.examples), step_size)
+        state, _ = sampler.step(sampler_key, state, draw_batch(batch_key, examples), step_size)
         return state, None
 
-    def advance_and_predict(carry, start):
-        state, total = carry
+    def advance_and_predict(state, start):
         state, _ = jax.lax.scan(advance, state, start + jnp.arange(budget.thinning))
-        return (state, total + jax.nn.softmax(student.apply(state.position, inputs))), None
+        return state, jax.nn.log_softmax(student.apply(state.position, inputs))
 
     state, _ = jax.lax.scan(advance, sampler.init(mode, init_key), jnp.arange(budget.num_burn_in))
-    num_predictions = budget.num_steps // budget.thinning
-    starts = budget.num_burn_in + budget.thinning * jnp.arange(num_predictions)
-    nothing = jnp.zeros_like(student.apply(mode, inputs))
-    (_, total), _ = jax.lax.scan(advance_and_predict, (state, nothing), starts)
-    return total / num_predictions
+    starts = budget.num_burn_in + budget.thinning * jnp.arange(budget.num_steps // budget.thinning)
+    return jax.lax.scan(advance_and_predict, state, starts)[1]
 
 
 class Choice(NamedTuple):
@@ -239,7 +276,7 @@ class GivenSettings:
 
 
 def choose_settings(
-    score: Callable[[PriorSettings], Float[np.ndarray, "candidates labelled"]],
+    score: Score,
     given: GivenSettings,
     *,
     pool_size: float,
@@ -247,7 +284,7 @@ def choose_settings(
     """Search the settings that are not given, one at a time.
 
     Args:
-      score: log scores of stacked candidates, as ``cross_validated_log_scores`` gives them.
+      score: of stacked candidates, as ``cross_validation`` makes it.
       given: what is not searched. With a power given, *no teacher* is scored but not chosen.
       pool_size: root mean square of the pool's parameters, the unit of the candidates' scale around the centers.
     """
@@ -255,28 +292,31 @@ def choose_settings(
 
     def best_of(stage: str, candidates: Sequence[PriorSettings]) -> ScoredCandidate:
         stacked = PriorSettings(*(jnp.array(values, jnp.float32) for values in zip(*candidates, strict=True)))
-        scored = [_scored(stage, *pair) for pair in zip(candidates, score(stacked), strict=True)]
+        scored = [_scored(stage, *candidate) for candidate in zip(candidates, *score(stacked), strict=True)]
         curve.extend(scored)
         return min(scored, key=lambda candidate: candidate.nll)
 
     plain = best_of("no teacher", [no_teacher(s) for s in _unless_given(given.wide_scale, WIDE_SCALES)])
     settings = PriorSettings(
-        power=0.1 if given.power is None else given.power,
+        power=1.0 if given.power is None else given.power,
         concentration=5.0 if given.concentration is None else given.concentration,
-        center_scale=pool_size / 2 if given.center_scale is None else given.center_scale,
+        center_scale=float("inf") if given.center_scale is None else given.center_scale,
         wide_scale=plain.wide_scale,
     )
-    stages = {
-        "power": _unless_given(given.power, POWERS),
-        "center_scale": _unless_given(given.center_scale, tuple(ratio * pool_size for ratio in CENTER_SCALE_RATIOS)),
-        "concentration": _unless_given(given.concentration, CONCENTRATIONS),
-    }
-    contenders = [plain] if given.power is None else []
-    for name, values in stages.items():
-        winner = best_of(name, [settings._replace(**{name: value}) for value in values])
-        settings = winner.settings
-        contenders.append(winner)
-    best = min(contenders, key=lambda candidate: candidate.nll)
+    wide_scales = _unless_given(given.wide_scale, WIDE_SCALES)
+    best = best_of("wide_scale", [settings._replace(wide_scale=scale) for scale in wide_scales])
+
+    def improve(name: str, values: Sequence[float], start: PriorSettings) -> ScoredCandidate:
+        if getattr(given, name) is not None:
+            return best
+        winner = best_of(name, [start._replace(**{name: value}) for value in values])
+        return min(best, winner, key=lambda candidate: candidate.nll)
+
+    best = improve("power", POWERS, settings)
+    best = improve("concentration", CONCENTRATIONS, best.settings)
+    best = improve("center_scale", [ratio * pool_size for ratio in CENTER_SCALE_RATIOS], best.settings)
+    if given.power is None:
+        best = min(plain, best, key=lambda candidate: candidate.nll)
     return Choice(best.settings, plain.settings, tuple(curve))
 
 
@@ -284,9 +324,20 @@ def _unless_given(value: float | None, candidates: tuple[float, ...]) -> tuple[f
     return candidates if value is None else (value,)
 
 
-def _scored(stage: str, settings: PriorSettings, log_scores: Float[np.ndarray, " labelled"]) -> ScoredCandidate:
+def _scored(
+    stage: str,
+    settings: PriorSettings,
+    log_scores: Float[np.ndarray, " labelled"],
+    covered: Float[np.ndarray, "levels labelled"],
+) -> ScoredCandidate:
     standard_error = (
         float(np.std(log_scores) / np.sqrt(log_scores.size)) if np.isfinite(log_scores).all() else float("inf")
     )
     numbers = {name: float(value) for name, value in settings._asdict().items()}
-    return ScoredCandidate(stage, **numbers, nll=-float(log_scores.mean()), standard_error=standard_error)
+    return ScoredCandidate(
+        stage,
+        **numbers,
+        nll=-float(log_scores.mean()),
+        standard_error=standard_error,
+        coverage_gap=float(np.abs(covered.mean(1) - np.array(COVERAGE_LEVELS)).mean()),
+    )

@@ -22,6 +22,8 @@ from mtbkd_jax.errors import InputError
 
 LogProbs = Float[Array, "draws examples classes"]
 DrawWeights = Float[Array, "draws"]
+COVERAGE_LEVELS = (0.85, 0.90, 0.95)
+"""The levels at which coverage is reported."""
 
 
 def predictive_mean(log_probs: LogProbs, draw_weights: DrawWeights | None = None) -> Float[Array, "examples classes"]:
@@ -122,11 +124,28 @@ def coverage(
     Raises:
       InputError: if ``level`` is not between 0 and 1.
     """
+    is_labelled = labels >= 0
+    covered = label_coverage(log_probs, labels, draw_weights, level=level)
+    return jnp.sum(covered * is_labelled) / jnp.sum(is_labelled)
+
+
+def label_coverage(
+    log_probs: LogProbs, labels: Int[Array, "examples"], draw_weights: DrawWeights | None = None, *, level: float
+) -> Float[Array, "examples"]:
+    """What each label adds to the coverage: Σ_s v_s 1{-2 log q_{i,y_i}^(s) ≤ u_i}.
+
+    Args:
+      log_probs: log class probabilities, in nats.
+      labels: classes 0..C-1; what comes out for an example with -1 says nothing.
+      draw_weights: v, non-negative and summing to one; equal if not given.
+      level: nominal probability of the intervals, strictly between 0 and 1 (a static argument under ``jax.jit``).
+
+    Returns:
+      The weight of the draws under which each label is covered, from 0 to 1.
+    """
     upper = credible_upper(log_probs, draw_weights, level=level)
     label_log_probs = jnp.take_along_axis(log_probs, jnp.maximum(labels, 0)[None, :, None], axis=2)[:, :, 0]
-    is_covered = _average_over_draws((-2 * label_log_probs <= upper[None]).astype(log_probs.dtype), draw_weights)
-    is_labelled = labels >= 0
-    return jnp.sum(is_covered * is_labelled) / jnp.sum(is_labelled)
+    return _average_over_draws((-2 * label_log_probs <= upper[None]).astype(log_probs.dtype), draw_weights)
 
 
 def predictive_entropy(log_probs: LogProbs, draw_weights: DrawWeights | None = None) -> Float[Array, "examples"]:

@@ -8,6 +8,7 @@ from mtbkd_jax.students import mlp
 
 STUDENT = mlp(num_features=2, hidden=(6,), num_classes=2)
 NUM_EXAMPLES = 300
+EVERYONE = jnp.ones(NUM_EXAMPLES, bool)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def problem():
 @pytest.fixture(scope="module")
 def centers(problem):
     inputs, probs, log_weights, _ = problem
-    return distil_centers(jax.random.key(1), STUDENT, inputs, probs, log_weights, 3.0)
+    return distil_centers(jax.random.key(1), STUDENT, inputs, probs, log_weights, 3.0, EVERYONE)
 
 
 def cross_entropy(params, inputs, targets):
@@ -58,7 +59,7 @@ def test_mean_weights_are_the_teachers_weights_in_the_weight_space_prior(problem
 
 def test_a_small_scale_holds_the_centers_back(problem, centers):
     inputs, probs, log_weights, _ = problem
-    held_back = distil_centers(jax.random.key(1), STUDENT, inputs, probs, log_weights, 0.05)
+    held_back = distil_centers(jax.random.key(1), STUDENT, inputs, probs, log_weights, 0.05, EVERYONE)
     sizes = [sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(c.params)) for c in (held_back, centers)]
     assert sizes[0] < 0.1 * sizes[1]
 
@@ -70,3 +71,13 @@ def test_a_teacher_that_is_a_student_itself_asks_for_a_wide_scale():
     scale = float(choose_center_scale(jax.random.key(4), STUDENT, inputs, probs))
     assert any(scale == pytest.approx(candidate) for candidate in CENTER_SCALES)
     assert scale > min(CENTER_SCALES)
+
+
+def test_what_teachers_say_of_examples_that_are_not_taught_plays_no_part(problem):
+    inputs, probs, log_weights, is_left = problem
+    is_taught = jnp.asarray(is_left)
+    altered = jnp.where(is_taught[:, None, None], probs, jnp.array([0.9, 0.1])[None, None])
+    one, other = (
+        distil_centers(jax.random.key(1), STUDENT, inputs, p, log_weights, 3.0, is_taught) for p in (probs, altered)
+    )
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)

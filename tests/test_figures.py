@@ -36,7 +36,7 @@ LOG_PROBS = np.log(GENERATOR.dirichlet(np.full(4, 5.0), (4, 100, 6)))
 
 def scored(stage, nll, **changes):
     settings = {"power": 0.1, "concentration": 5.0, "center_scale": 0.2, "wide_scale": 0.5} | changes
-    return ScoredCandidate(stage=stage, nll=nll, standard_error=0.02, **settings)
+    return ScoredCandidate(stage=stage, nll=nll, standard_error=0.02, coverage_gap=0.03, **settings)
 
 
 def choice():

@@ -11,23 +11,26 @@ from mtbkd_jax.selection import (
     Budget,
     Fold,
     GivenSettings,
+    HeldOutScores,
     Problem,
     choose_settings,
-    cross_validated_log_scores,
+    cross_validation,
 )
 from mtbkd_jax.settings import PriorSettings, no_teacher
 from mtbkd_jax.students import mlp
+from mtbkd_jax.uncertainty import COVERAGE_LEVELS
 from mtbkd_jax.weight_prior import gaussian_prior
 
 NUM_LABELLED = 12
 
 
 def scores_of(nll):
-    """Made-up log scores: the same for every label, minus ``nll`` of the candidate's settings."""
+    """Made-up scores: the same for every label, minus ``nll`` of the candidate's settings; nine in ten covered."""
 
     def score(candidates):
         losses = np.asarray(nll(PriorSettings(*(np.asarray(leaf) for leaf in candidates))), np.float32)
-        return np.broadcast_to(-losses[:, None], (losses.size, NUM_LABELLED))
+        log_scores = np.broadcast_to(-losses[:, None], (losses.size, NUM_LABELLED))
+        return HeldOutScores(log_scores, np.full((losses.size, 3, NUM_LABELLED), 0.9, np.float32))
 
     return score
 
@@ -54,17 +57,25 @@ def distance_from(power, concentration, center_scale, wide_scale):
 def test_the_best_of_every_stage_is_found():
     nll = distance_from(0.06, 10.0, 0.5, 0.2)
     choice = choose_settings(scores_of(nll), GivenSettings(), pool_size=1.0)
-    best_of_stage = {}
-    for candidate in choice.curve:
-        best = best_of_stage.get(candidate.stage, candidate)
-        best_of_stage[candidate.stage] = min(best, candidate, key=lambda c: c.nll)
-    assert choice.settings.uses_teachers
-    assert choice.settings.power == best_of_stage["power"].power
-    assert choice.settings.center_scale == best_of_stage["center_scale"].center_scale
-    assert choice.settings.concentration == best_of_stage["concentration"].concentration
-    assert choice.no_teacher.wide_scale == best_of_stage["no teacher"].wide_scale
-    chosen = min(choice.curve, key=lambda c: c.nll)
-    assert chosen.settings == choice.settings
+    assert choice.settings == PriorSettings(0.06, 10.0, 0.5, 0.2)
+    assert choice.no_teacher.wide_scale == 0.2
+    assert list(dict.fromkeys(candidate.stage for candidate in choice.curve)) == [
+        "no teacher",
+        "wide_scale",
+        "power",
+        "concentration",
+        "center_scale",
+    ]
+
+
+def test_with_teachers_the_wide_scale_may_be_another_than_without():
+    choice = choose_settings(
+        scores_of(lambda s: np.abs(np.log(s.wide_scale / np.where(s.power > 0, 0.1, 3.0))) - (s.power == 1.0)),
+        GivenSettings(),
+        pool_size=1.0,
+    )
+    assert choice.no_teacher.wide_scale == 3.0
+    assert choice.settings.wide_scale == 0.1
 
 
 def test_no_teacher_is_kept_when_nothing_beats_it():
@@ -126,24 +137,29 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
         prior = gaussian_prior(settings.wide_scale)
         posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
         start = jax.tree.map(jnp.zeros_like, student.init(jax.random.key(0)))
-        return Problem(posterior, start, examples)
+        return Problem(posterior, start, (examples,))
 
     candidates = PriorSettings(*map(np.array, zip(no_teacher(3.0), no_teacher(1e-3), strict=True)))
-    scores = cross_validated_log_scores(
+    score = cross_validation(
         jax.random.key(1),
         student,
-        candidates,
         folds,
         build=build,
         draw_batch=full_batch,
         budget=Budget(num_mode_steps=1000, num_burn_in=50, num_steps=num_steps, thinning=10),
     )
+    scores, covered = score(candidates)
     held_out = np.asarray(fold_of_label) <= 1
     assert scores.shape == (2, NUM_LABELLED)
     assert (scores[:, ~held_out] == 0).all()
     assert (scores[0, np.asarray(fold_of_label) == 0] < np.log(0.5)).all()
     # At a scale of a thousandth the student says nothing.
     np.testing.assert_allclose(scores[1, held_out], np.log(0.5), atol=0.02)
+    # A student that says nothing is right about how little it knows: half its draws are on one side of a half, so that
+    # the interval leaves out a share 1 - level of them.
+    assert (covered[:, :, ~held_out] == 0).all()
+    levels = 1.0 if num_steps == 0 else np.array(COVERAGE_LEVELS)
+    np.testing.assert_allclose(covered[1][:, held_out].mean(1), levels, atol=0.06)
 
 
 @pytest.mark.parametrize(

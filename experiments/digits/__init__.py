@@ -1,0 +1,1 @@
+"""The digits over several seeds."""

@@ -1,0 +1,76 @@
+"""The main job over several seeds: ``python -m experiments.digits --runs DIR``.
+
+Each seed draws other teachers, another split of scikit-learn's digits and other labels, and is one ``mtbkd run
+digits``. Writes ``results.json`` (the table of every run, and what it chose) and ``table.md`` (mean ± standard
+deviation over seeds) to the folder of this file or to ``--out``, and replaces such files only where ``--overwrite`` is
+given. The runs themselves stay in ``--runs``.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.tables import markdown_table, new_files
+from mtbkd_jax.cli import main as mtbkd
+from mtbkd_jax.storage import write_json
+
+METRICS = {
+    "accuracy": "accuracy",
+    "negative_log_likelihood": "NLL",
+    "expected_calibration_error": "ECE",
+    "coverage_85": "coverage .85",
+    "coverage_90": "coverage .90",
+    "coverage_95": "coverage .95",
+}
+
+
+def main() -> None:
+    """Run the seeds, and write and print the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ...")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the run directories")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier study")
+    options = parser.parse_args()
+    results_file, table_file = new_files(options.out, ("results.json", "table.md"), overwrite=options.overwrite)
+
+    results = []
+    for seed in range(options.seeds):
+        run = options.runs / f"seed_{seed}"
+        mtbkd(["run", "digits", "--seed", str(seed), "--out", str(run)])
+        results.append({"seed": seed, **results_of(run)})
+    write_json(results_file, {"runs": results})
+    table = table_over_seeds([result["table"] for result in results])
+    table_file.write_text(table, encoding="utf-8")
+    print(table)
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    """The table of a run, its settings, and how far its chains agree."""
+    table, selection, diagnostics = (
+        json.loads((run / name).read_text(encoding="utf-8"))
+        for name in ("table.json", "selection.json", "diagnostics.json")
+    )
+    table.pop("classical KD settings")
+    return {
+        "chosen": selection["chosen"],
+        "no_teacher": selection["no_teacher"],
+        "share_r_hat_below_1.05": diagnostics["share_r_hat_below_1.05"],
+        "table": table,
+    }
+
+
+def table_over_seeds(tables: list[dict[str, dict[str, float]]]) -> str:
+    """Mean ± standard deviation over seeds of each metric, for each row of the main job's table."""
+    rows = {
+        name: {label: np.array([table[name][metric] for table in tables]) for metric, label in METRICS.items()}
+        for name in tables[0]
+    }
+    return markdown_table(rows)
+
+
+if __name__ == "__main__":
+    main()
