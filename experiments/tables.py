@@ -8,12 +8,12 @@ import numpy as np
 from mtbkd_jax.errors import InputError
 
 
-def markdown_table(rows: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+def markdown_table(rows: Mapping[str, Mapping[str, np.ndarray]], *, digits: int = 3) -> str:
     """A row for each name and a column for each metric: mean ± standard deviation (of a sample) over repetitions."""
     columns = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for name, metrics in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_mean_and_sd(metrics[column]) for column in columns) + " |")
+        lines.append(f"| {name} | " + " | ".join(_mean_and_sd(metrics[column], digits) for column in columns) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -37,6 +37,6 @@ def new_files(folder: Path, names: Sequence[str], *, overwrite: bool) -> list[Pa
     return paths
 
 
-def _mean_and_sd(values: np.ndarray) -> str:
-    mean = f"{values.mean():.3f}"
-    return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.3f}"
+def _mean_and_sd(values: np.ndarray, digits: int) -> str:
+    mean = f"{values.mean():.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.{digits}f}"

@@ -6,6 +6,7 @@
 step is a function of its own module and can be called alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from mtbkd_jax.centers import Centers, choose_center_scale, distil_centers
@@ -45,7 +46,7 @@ from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_where
 from mtbkd_jax.trust import learned_trust
-from mtbkd_jax.types import Key, MinibatchLogDensity, Params
+from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
 
 
@@ -210,7 +211,9 @@ def learn(
 
     scale_key, lesson_key, choice_key = jax.random.split(key, 3)
     center_scale = choose_center_scale(scale_key, student, rows, teacher_probs)
-    prepare = partial(_prepare, student, rows, teacher_probs, center_scale, rule)
+    prepare = partial(
+        prepare_lessons, student=student, inputs=rows, teacher_probs=teacher_probs, rule=rule, center_scale=center_scale
+    )
     lessons = prepare(lesson_key, row_labels, np.ones(row_labels.shape, bool))
     choice = _choose(choice_key, student, lessons, row_labels[:num_labelled], prepare, config)
     return lessons, order, choice
@@ -345,10 +348,29 @@ def climb_stages(lessons: Lessons, settings: PriorSettings) -> tuple[Examples, E
     return with_components(lessons, mild), with_components(lessons, settings)
 
 
-def _prepare(
-    student, inputs, teacher_probs, center_scale, rule, key: Key, labels: np.ndarray, is_taught: np.ndarray
+def prepare_lessons(
+    key: Key,
+    labels: Int[np.ndarray, " examples"],
+    is_taught: Bool[np.ndarray, " examples"],
+    *,
+    student: Student,
+    inputs: Array,
+    teacher_probs: Float[Array, "examples teachers classes"],
+    rule: WeightingRule,
+    center_scale: float | Scalar,
 ) -> Lessons:
-    """Weigh the teachers and distil the centers with these labels and no others, and from the taught examples alone."""
+    """Weigh the teachers and distil the centers.
+
+    Args:
+      key: of both.
+      labels: the only ones that are used.
+      is_taught: False for examples that the teachers are silent about.
+      student: the network.
+      inputs: ``[examples, ...]``.
+      teacher_probs: softened probabilities.
+      rule: weighs the teachers.
+      center_scale: holds the centers back, see ``distil_centers``.
+    """
     weight_key, center_key = jax.random.split(key)
     known = jnp.asarray(labels, jnp.int32)
     log_weights = rule(weight_key, teacher_probs, inputs, known)
@@ -359,6 +381,37 @@ def _prepare(
         center_key, student, inputs, teacher_probs, log_weights, center_scale, jnp.asarray(is_taught)
     )
     return Lessons(Examples(inputs, known), teacher_probs, log_weights, centers)
+
+
+def held_out_folds(
+    fold_key: Key,
+    lesson_key: Key,
+    lessons: Lessons,
+    prepare: Callable[[Key, Int[np.ndarray, " examples"], Bool[np.ndarray, " examples"]], Lessons],
+    num_folds: int,
+) -> list[Fold]:
+    """Lessons without each fold of the labelled examples.
+
+    A held-out example stands for one that no teacher was asked about, as those to predict will be, so its teachers are
+    not heard either. Were they, the settings would be chosen for how closely the student can follow them there.
+
+    Args:
+      fold_key: deals the labels out.
+      lesson_key: of the lessons.
+      lessons: of all labels.
+      prepare: ``(key, labels, is_taught) -> lessons``.
+      num_folds: folds.
+    """
+    labels = np.asarray(lessons.examples.labels)
+    num_labelled = int((labels >= 0).sum())
+    return [
+        Fold(
+            prepare(jax.random.fold_in(lesson_key, index), kept, kept == labels),
+            lessons.examples.inputs[:num_labelled],
+            jnp.asarray(held_out),
+        )
+        for index, (kept, held_out) in enumerate(held_out_labels(fold_key, labels, num_folds))
+    ]
 
 
 def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, config: DistillationConfig) -> Choice:
@@ -377,18 +430,7 @@ def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, co
             "Label more examples, or give power, concentration, center_scale and wide_scale.",
         )
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
-    folds = [
-        Fold(
-            # A held-out example stands for one that no teacher was asked about, as those to predict will be. Were its
-            # teachers heard, the settings would be chosen for how closely the student can follow them there.
-            prepare(jax.random.fold_in(lesson_key, index), kept, np.asarray(lessons.examples.labels) == kept),
-            lessons.examples.inputs[: labels.size],
-            jnp.asarray(held_out),
-        )
-        for index, (kept, held_out) in enumerate(
-            held_out_labels(fold_key, np.asarray(lessons.examples.labels), config.num_folds)
-        )
-    ]
+    folds = held_out_folds(fold_key, lesson_key, lessons, prepare, config.num_folds)
 
     def build(settings: PriorSettings, fold_lessons: Lessons) -> Problem:
         pool = jax.tree.map(lambda leaf: leaf[0], fold_lessons.centers.params)

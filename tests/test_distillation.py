@@ -1,0 +1,157 @@
+"""The steps of a distillation; the commands' tests run them end to end."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from mtbkd_jax.distillation import (
+    DistillationConfig,
+    Lessons,
+    SamplingConfig,
+    chain_starts,
+    climb_stages,
+    distil,
+    held_out_folds,
+    learn,
+    prepare_lessons,
+    sample_posterior,
+    with_components,
+)
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.function_prior import teacher_informed_prior
+from mtbkd_jax.selection import GivenSettings
+from mtbkd_jax.settings import PriorSettings, no_teacher
+from mtbkd_jax.students import mlp
+from mtbkd_jax.trust import learned_trust
+
+STUDENT = mlp(num_features=2, hidden=(4,), num_classes=2)
+GIVEN = DistillationConfig(settings=GivenSettings(1.0, 5.0, 0.05, 1.0))
+NUM_EXAMPLES, NUM_LABELLED = 80, 40
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """A line between two classes, a teacher that knows it and one that says the opposite."""
+    inputs = np.random.default_rng(0).normal(size=(NUM_EXAMPLES, 2)).astype(np.float32)
+    labels = (inputs[:, 0] > 0).astype(np.int32)
+    right = np.stack([-inputs[:, 0], inputs[:, 0]], axis=1) * 4
+    logits = np.stack([right, -right], axis=1)
+    return inputs, np.where(np.arange(NUM_EXAMPLES) < NUM_LABELLED, labels, -1), logits
+
+
+@pytest.fixture(scope="module")
+def lessons(arrays) -> Lessons:
+    return learn(jax.random.key(0), *arrays, STUDENT, config=GIVEN)[0]
+
+
+def flat(params):
+    return jax.vmap(lambda leaf: ravel_pytree(leaf)[0])(params)
+
+
+def test_trust_goes_to_the_teacher_that_is_right(lessons):
+    weights = np.exp(np.asarray(lessons.log_weights)).mean(0)
+    assert weights[1] > 0.6
+    assert weights[2] < 0.1
+
+
+def test_chains_start_at_each_teachers_center_in_turn_and_the_last_at_the_pool(lessons):
+    starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, PriorSettings(1.0, 5.0, 1e-6, 1.0), 4))
+    centers = flat(lessons.centers.params)
+    np.testing.assert_allclose(starts, centers[jnp.array([1, 2, 1, 0])], atol=1e-5)
+
+
+def test_chains_start_twice_as_far_from_their_center_as_the_prior_would_put_them(lessons):
+    settings = PriorSettings(1.0, 5.0, 0.3, 1.0)
+    starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 60))
+    centers = flat(lessons.centers.params)[jnp.concatenate([1 + jnp.arange(59) % 2, jnp.zeros(1, int)])]
+    assert float(jnp.std(starts - centers)) == pytest.approx(0.6, rel=0.05)
+
+
+def test_without_centers_only_the_last_chain_starts_elsewhere(lessons):
+    settings = PriorSettings(1.0, 5.0, float("inf"), 1.0)
+    starts, centers = flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 3)), flat(lessons.centers.params)
+    np.testing.assert_array_equal(starts[:2], centers[1:])
+    assert float(jnp.abs(starts[2] - centers[1]).max()) > 0.1
+
+
+def test_without_teachers_no_chain_starts_at_a_center(lessons):
+    starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, no_teacher(1.0), 3))
+    assert float(jnp.linalg.norm(starts[1:] - starts[:1], axis=1).min()) > 0.1
+    distances = jnp.linalg.norm(starts[:, None] - flat(lessons.centers.params)[None], axis=-1)
+    assert float(distances.min()) > 0.1
+
+
+def test_the_climb_begins_at_a_concentration_of_one(lessons):
+    settings = PriorSettings(1.0, 20.0, 0.05, 1.0)
+    mild, earnest = climb_stages(lessons, settings)
+    np.testing.assert_allclose(mild.components.pseudo_counts.sum(-1)[:, 1:], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(earnest.components.pseudo_counts.sum(-1)[:, 1:], 20.0, rtol=1e-5)
+    weaker = settings._replace(concentration=0.5)
+    np.testing.assert_allclose(climb_stages(lessons, weaker)[0].components.pseudo_counts.sum(-1)[:, 1:], 0.5, rtol=1e-5)
+
+
+def test_every_chain_settles_around_the_center_that_the_data_favour(lessons):
+    # At this scale the components are a hundred standard deviations apart and more: no chain could cross by itself,
+    # and every second one starts at the teacher that is wrong.
+    sampling = SamplingConfig(num_burn_in=100, num_draws=10, thinning=5, num_mode_steps=100)
+    settings = PriorSettings(1.0, 5.0, 0.01, 1.0)
+    run = sample_posterior(jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling))
+    ends = flat(jax.tree.map(lambda leaf: leaf[:, -1], run.positions))
+    distances = jnp.linalg.norm(ends[:, None] - flat(lessons.centers.params)[None], axis=-1)
+    nearest = np.asarray(distances.argmin(1))
+    assert (nearest == nearest[0]).all()
+    assert nearest[0] != 2
+    assert float(distances.min(1).max()) < 0.1 * float(distances[:, 2].min())
+
+
+def test_the_teachers_are_silent_about_held_out_examples(arrays, lessons):
+    inputs, _, _ = arrays
+    prepare = partial(
+        prepare_lessons,
+        student=STUDENT,
+        inputs=jnp.asarray(inputs),
+        teacher_probs=lessons.teacher_probs,
+        rule=learned_trust(),
+        center_scale=1.0,
+    )
+    folds = held_out_folds(jax.random.key(3), jax.random.key(4), lessons, prepare, 5)
+    held_out = np.stack([np.asarray(fold.labels) >= 0 for fold in folds])
+    np.testing.assert_array_equal(held_out.sum(0), 1)
+    for fold, is_held_out in zip(folds, held_out, strict=True):
+        np.testing.assert_array_equal(fold.data.examples.labels[:NUM_LABELLED] < 0, is_held_out)
+        examples = with_components(fold.data, PriorSettings(1.0, 5.0, 0.05, 1.0))
+        logits = jax.random.normal(jax.random.key(5), (NUM_EXAMPLES, 2))
+        prior = np.asarray(teacher_informed_prior()(logits, examples))
+        # What is left is the flat component's constant, log Γ(C), which is zero for two classes.
+        np.testing.assert_allclose(prior[:NUM_LABELLED][is_held_out], 0.0, atol=1e-6)
+        assert np.abs(prior[NUM_LABELLED:]).mean() > 0.1
+
+
+def test_few_labels_are_weighed_by_entropy_and_settings_cannot_be_chosen_on_them(arrays):
+    inputs, labels, logits = arrays
+    few = np.where(np.arange(NUM_EXAMPLES) < 5, labels, -1)
+    weights = learn(jax.random.key(0), inputs, few, logits, STUDENT, config=GIVEN)[0].log_weights
+    assert np.isneginf(weights[:, 0]).all()
+    with pytest.raises(InputError, match="5 labelled examples"):
+        distil(inputs, few, logits, STUDENT, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda inputs, labels, logits: (inputs[:-1], labels, logits), "teacher_logits"),
+        (lambda inputs, labels, logits: (inputs, labels[:-1], logits), "one for each input"),
+        (lambda inputs, labels, logits: (inputs, labels, logits[:, :0]), "one teacher or more"),
+        (lambda inputs, labels, logits: (inputs, labels, logits[:, 0]), "teachers, classes"),
+        (lambda inputs, labels, logits: (inputs * np.nan, labels, logits), "inputs"),
+        (lambda inputs, labels, logits: (inputs, labels + 2, logits), "labels"),
+    ],
+    ids=["inputs short", "labels short", "no teacher", "no axis of teachers", "nan", "label out of range"],
+)
+def test_bad_arrays_are_refused(arrays, change, message):
+    with pytest.raises(InputError, match=message):
+        distil(*change(*arrays), STUDENT, seed=0, config=GIVEN)
