@@ -28,7 +28,7 @@ from mtbkd_jax.function_prior import dirichlet_components
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
 from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
-from mtbkd_jax.schedules import constant
+from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.selection import (
     MOMENTUM_DECAY,
     STEP_FRACTION,
@@ -45,7 +45,7 @@ from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, large
 from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_where
-from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.trust import can_learn_trust, learned_trust
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
 
@@ -64,6 +64,10 @@ class SamplingConfig:
       batch_size: examples in a minibatch.
       step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest
         curvature; the leapfrog is stable below 2.
+      schedule: how the step size of SGHMC or SGLD goes on: constant, polynomial (from the first step on it falls as
+        the 0.55th power of the steps, counted from ``num_burn_in``), or cyclical (draws come from the last fifth of
+        each cycle). That of HMC and NUTS is adapted, and constant.
+      num_cycles: of the cyclical schedule.
       momentum_decay: share of the momentum that SGHMC forgets in a step.
       num_leapfrog_steps: of HMC.
       temperature: of the posterior; 1 is Bayes.
@@ -77,6 +81,8 @@ class SamplingConfig:
     thinning: int = 50
     batch_size: int = 128
     step_fraction: float = STEP_FRACTION
+    schedule: Literal["constant", "polynomial", "cyclical"] = "constant"
+    num_cycles: int = 4
     momentum_decay: float = MOMENTUM_DECAY
     num_leapfrog_steps: int = 20
     temperature: float = 1.0
@@ -272,8 +278,8 @@ def sample_posterior(
     modes, _, curvatures = climb_all(starts)
     sampler, step_size = _sampler_and_step_size(posterior, sampling, float(jnp.max(curvatures)))
     states = start_chains(sampler, modes, init_key)
-    draw_batch, step_sizes, num_burn_in = minibatch, jnp.asarray(step_size), sampling.num_burn_in
-    if sampling.sampler in ("hmc", "nuts"):
+    draw_batch, num_burn_in = minibatch, sampling.num_burn_in
+    if _is_adapted(sampling):
         draw_batch, num_burn_in = full_batch, 0
         states, step_sizes = warm_up(
             sampler,
@@ -284,13 +290,16 @@ def sample_posterior(
             num_steps=sampling.num_burn_in,
             initial_step_size=step_size,
         )
+        schedule = constant(step_sizes)
+    else:
+        schedule = _schedule(sampling, step_size)
     return sample_chains(
         sampler,
         states,
         key=chain_key,
         data=examples,
         draw_batch=draw_batch,
-        step_size=constant(step_sizes),
+        step_size=schedule,
         num_draws=sampling.num_draws,
         num_burn_in=num_burn_in,
         thinning=sampling.thinning,
@@ -472,8 +481,36 @@ def _sampler_and_step_size(
     return sghmc(posterior, friction=sampling.momentum_decay / step_size, temperature=temperature), step_size
 
 
+def _is_adapted(sampling: SamplingConfig) -> bool:
+    """Whether the sampler adapts its step size, which then has no schedule."""
+    if sampling.sampler not in ("hmc", "nuts"):
+        return False
+    if sampling.schedule != "constant":
+        raise InputError(
+            "sampling",
+            "schedule",
+            f"{sampling.schedule} with {sampling.sampler}",
+            "constant: the step size is adapted",
+            "Leave the schedule out, or sample by sghmc or sgld.",
+        )
+    return True
+
+
+def _schedule(sampling: SamplingConfig, step_size: float) -> Schedule:
+    """The schedule that was asked for, beginning at ``step_size``."""
+    check_positive(num_cycles=sampling.num_cycles)
+    if sampling.schedule == "polynomial":
+        offset, power = float(max(sampling.num_burn_in, 1)), 0.55
+        return polynomial(step_size * offset**power, offset=offset, power=power)
+    if sampling.schedule == "cyclical":
+        # A fifth of every cycle is sampled.
+        draws_of_cycle = -(-sampling.num_draws // sampling.num_cycles)
+        return cyclical(step_size, cycle_length=5 * draws_of_cycle * sampling.thinning)
+    return constant(step_size)
+
+
 def _default_weighting(num_labelled: int, num_folds: int) -> WeightingRule:
-    return learned_trust(num_folds=num_folds) if num_labelled >= 2 * num_folds else entropy_weighting()
+    return learned_trust(num_folds=num_folds) if can_learn_trust(num_labelled, num_folds) else entropy_weighting()
 
 
 def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):

@@ -30,7 +30,7 @@ from mtbkd_jax.runs import (
 )
 from mtbkd_jax.students import num_parameters
 from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
-from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.trust import can_learn_trust, learned_trust
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
 
@@ -86,7 +86,10 @@ def fit(config: "Fit") -> None:
         digests={str(config.data): sha256_of_file(config.data)} | _digests(config.teachers),
         probes=inputs,
     )
-    storage.write_json(path / "metrics.json", _metrics_of_fit(result))
+    rule = _name_of_rule(config, labels)
+    storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result))
+    if config.weighting == "default" and rule == "entropy":
+        console.print("There are too few labels to learn trust from: the teachers are weighed by their entropy.")
     _print_choice(console, result)
     console.print(diagnostics.verdict)
     console.print(f"Wrote {path}")
@@ -221,6 +224,13 @@ def _weighting(config: "Fit", teacher_names: Sequence[str]) -> WeightingRule | N
         "uniform": uniform_weighting(),
     }
     return rules[config.weighting]
+
+
+def _name_of_rule(config: "Fit", labels: np.ndarray) -> str:
+    """The rule that weighed the teachers; the default is another where labels are few."""
+    if config.weighting != "default":
+        return config.weighting
+    return "trust" if can_learn_trust(int((labels >= 0).sum()), config.distillation.num_folds) else "entropy"
 
 
 def _digests(specs: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Predictions: log class probabilities of every draw on every input, in blocks that fit in memory."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -29,14 +30,16 @@ def predictive_log_probs(
     Returns:
       A host array: it may be larger than the device's memory.
     """
+    return np.concatenate([np.asarray(block) for block in _in_blocks(student, draws, inputs)], axis=1)
+
+
+def _in_blocks(student: Student, draws: Params, inputs: Array | np.ndarray) -> Iterator[Array]:
+    """Log class probabilities of every draw for a block of the inputs after the other, each small enough to hold."""
     num_draws = jax.tree.leaves(draws)[0].shape[0]
     per_example = sum(leaf.shape[-1] for leaf in jax.tree.leaves(draws)) * num_draws
     block = max(1, min(inputs.shape[0], _BLOCK_VALUES // max(per_example, 1)))
-    blocks = [
-        np.asarray(_log_probs(student, draws, jnp.asarray(inputs[start : start + block])))
-        for start in range(0, inputs.shape[0], block)
-    ]
-    return np.concatenate(blocks, axis=1)
+    for start in range(0, inputs.shape[0], block):
+        yield _log_probs(student, draws, jnp.asarray(inputs[start : start + block]))
 
 
 @partial(jax.jit, static_argnames="student")
@@ -61,7 +64,7 @@ class Prediction(NamedTuple):
 
 
 def predict(student: Student, draws: Params, inputs: Array | np.ndarray, *, level: float = 0.95) -> Prediction:
-    """Predict from all draws.
+    """Predict from all draws, a block of the inputs at a time.
 
     Args:
       student: the network.
@@ -69,13 +72,16 @@ def predict(student: Student, draws: Params, inputs: Array | np.ndarray, *, leve
       inputs: ``[examples, ...]``, standardised as the training inputs were.
       level: of the credible interval.
     """
-    log_probs = jnp.asarray(predictive_log_probs(student, draws, inputs))
-    return Prediction(
-        np.asarray(predictive_mean(log_probs)),
-        np.asarray(mean_deviance(log_probs)),
-        np.asarray(credible_upper(log_probs, level=level)),
-        np.asarray(epistemic(log_probs)),
-    )
+    blocks = [
+        Prediction(
+            np.asarray(predictive_mean(log_probs)),
+            np.asarray(mean_deviance(log_probs)),
+            np.asarray(credible_upper(log_probs, level=level)),
+            np.asarray(epistemic(log_probs)),
+        )
+        for log_probs in _in_blocks(student, draws, inputs)
+    ]
+    return Prediction(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
 def flatten_chains(positions: Params) -> Params:

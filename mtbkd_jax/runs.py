@@ -19,7 +19,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ import numpy as np
 
 from mtbkd_jax import storage
 from mtbkd_jax.data import Standardizer
-from mtbkd_jax.diagnostics import Diagnostics, diagnose
+from mtbkd_jax.diagnostics import Diagnostics, diagnose, to_arviz
 from mtbkd_jax.distillation import Distillation, with_components
 from mtbkd_jax.draws import DrawStore, create_draws, open_draws
 from mtbkd_jax.errors import InputError
@@ -36,8 +36,11 @@ from mtbkd_jax.metrics import classification_metrics
 from mtbkd_jax.prediction import Prediction, flatten_chains, predict, predictive_log_probs
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, cnn, mlp
-from mtbkd_jax.types import Params
+from mtbkd_jax.types import Key, Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, mean_deviance, predictive_entropy, predictive_mean
+
+if TYPE_CHECKING:
+    from arviz import InferenceData
 
 _FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 1}
 _NUM_PROBES = 100
@@ -121,6 +124,28 @@ class Run:
     def log_probs(self, inputs: np.ndarray) -> np.ndarray:
         """Log class probabilities of every draw, ``[draws, examples, classes]``."""
         return predictive_log_probs(self.student, self._flat_draws(), self.standardize(inputs))
+
+    def to_arviz(
+        self, inputs: np.ndarray, labels: np.ndarray, *, ids: Sequence[str] | np.ndarray, key: Key
+    ) -> "InferenceData":
+        """The run as ArviZ knows it, on these raw inputs: ``diagnostics.to_arviz`` says what is in it.
+
+        Args:
+          inputs: ``[examples, ...]``.
+          labels: ``[examples]``, -1 where there is none.
+          ids: name of each example.
+          key: draws labels from the posterior predictive.
+        """
+        log_density = np.asarray(self.draws.log_density())
+        log_probs = self.log_probs(inputs)
+        return to_arviz(
+            log_probs.reshape(*log_density.shape, *log_probs.shape[1:]),
+            log_density,
+            labels=labels,
+            ids=ids,
+            class_names=self.class_names,
+            key=key,
+        )
 
     def _flat_draws(self) -> Any:
         return flatten_chains(self.draws.positions())

@@ -3,8 +3,7 @@
 A schedule is also a pytree whose leaves are its numbers: another step size does not make the sampler compile again.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +13,14 @@ from jaxtyping import Array, Bool, Float
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.errors import InputError
 
-Schedule = Callable[[Any], Float[Array, "..."]]
-"""``step -> step size``: one number, or one for each chain."""
+
+@runtime_checkable
+class Schedule(Protocol):
+    """``step -> step size``: one number, or one for each chain."""
+
+    def __call__(self, step: Any, /) -> Float[Array, "..."]:
+        """Step size at ``step``."""
+        ...
 
 
 def constant(step_size: Any) -> Schedule:

@@ -66,6 +66,11 @@ def trust_log_weights(params, features: Array, slope_scale: float | Float[Array,
     return jax.nn.log_softmax(params["intercepts"][None] + slope_scale * (features @ params["slopes"]), axis=-1)
 
 
+def can_learn_trust(num_labelled: int, num_folds: int) -> bool:
+    """Whether there are labels enough: two for each fold."""
+    return num_labelled >= 2 * num_folds
+
+
 def learned_trust(*, num_features: int = 60, num_folds: int = 5) -> WeightingRule:
     """Build the rule that learns the weights from the labels by the mode of the stacking model.
 
@@ -116,7 +121,7 @@ def fit_trust(
       InputError: if there are fewer labelled examples than two for each fold.
     """
     labelled = np.flatnonzero(np.asarray(labels) >= 0)
-    if labelled.size < 2 * num_folds:
+    if not can_learn_trust(labelled.size, num_folds):
         raise InputError(
             "learned_trust",
             "labels",

@@ -8,6 +8,7 @@ import pytest
 
 from mtbkd_jax.cli import main
 from mtbkd_jax.draws import open_draws
+from mtbkd_jax.runs import open_run
 
 QUICK = [
     *("--student.hidden", "4"),
@@ -69,6 +70,14 @@ def test_the_same_seed_repeats_the_run_to_the_bit(files, run):
     first, second = (jax.tree.leaves(open_draws(path / "draws").positions()) for path in (run, files / "again"))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_opens_in_arviz(files, run):
+    data = np.load(files / "data.npz")
+    idata = open_run(run).to_arviz(data["inputs"], data["labels"], ids=data["ids"], key=jax.random.key(0))
+    assert idata.posterior["log_prob"].shape == (4, 20, 120, 2)
+    assert idata.log_likelihood["label"].shape == (4, 20, 40)
+    assert idata.posterior["class"].values.tolist() == ["0", "1"]
 
 
 def test_predict_takes_raw_inputs_and_writes_what_it_says(files, run):

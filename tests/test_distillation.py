@@ -23,6 +23,7 @@ from mtbkd_jax.distillation import (
 )
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.function_prior import teacher_informed_prior
+from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.settings import PriorSettings, no_teacher
 from mtbkd_jax.students import mlp
@@ -155,3 +156,30 @@ def test_few_labels_are_weighed_by_entropy_and_settings_cannot_be_chosen_on_them
 def test_bad_arrays_are_refused(arrays, change, message):
     with pytest.raises(InputError, match=message):
         distil(*change(*arrays), STUDENT, seed=0, config=GIVEN)
+
+
+@pytest.mark.parametrize("schedule", ["polynomial", "cyclical"])
+def test_draws_under_a_schedule_are_as_many_and_stay_near_the_mode(lessons, schedule):
+    sampling = SamplingConfig(
+        num_mode_steps=100, num_burn_in=50, num_draws=10, thinning=5, schedule=schedule, num_cycles=2
+    )
+    settings = PriorSettings(1.0, 5.0, 0.05, 1.0)
+    run = sample_posterior(jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling))
+    draws = flat(flatten_chains(run.positions))
+    assert draws.shape[0] == 40
+    # A step size that is an order of magnitude off would leave the components, whose scale is a twentieth.
+    centers = flat(lessons.centers.params)
+    nearest = jnp.linalg.norm(draws[:, None] - centers[None], axis=-1).min(1) / np.sqrt(draws.shape[1])
+    assert float(nearest.max()) < 0.3
+
+
+def test_a_schedule_is_refused_where_the_step_size_is_adapted(lessons):
+    sampling = SamplingConfig(sampler="nuts", schedule="cyclical", num_mode_steps=10)
+    with pytest.raises(InputError, match="the step size is adapted"):
+        sample_posterior(
+            jax.random.key(2),
+            STUDENT,
+            lessons,
+            PriorSettings(1.0, 5.0, 0.05, 1.0),
+            config=DistillationConfig(sampling=sampling),
+        )

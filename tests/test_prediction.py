@@ -1,10 +1,12 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mtbkd_jax import prediction
 from mtbkd_jax.prediction import flatten_chains, predict, predictive_log_probs
 from mtbkd_jax.students import mlp
+from mtbkd_jax.uncertainty import credible_upper, mean_deviance
 
 STUDENT = mlp(num_features=3, hidden=(4,), num_classes=2)
 DRAWS = jax.vmap(STUDENT.init)(jax.random.split(jax.random.key(0), 5))
@@ -18,7 +20,11 @@ def test_blocks_of_any_size_are_a_loop_over_draws(monkeypatch, block_values):
         jax.nn.log_softmax(STUDENT.apply(jax.tree.map(lambda leaf: leaf[s], DRAWS), INPUTS))  # noqa: B023
         for s in range(5)
     ]
-    np.testing.assert_allclose(predictive_log_probs(STUDENT, DRAWS, INPUTS), loop, rtol=1e-4, atol=1e-6)
+    log_probs = jnp.asarray(predictive_log_probs(STUDENT, DRAWS, INPUTS))
+    np.testing.assert_allclose(log_probs, loop, rtol=1e-4, atol=1e-6)
+    predicted = predict(STUDENT, DRAWS, INPUTS, level=0.8)
+    np.testing.assert_allclose(predicted.credible_upper, credible_upper(log_probs, level=0.8), rtol=1e-4)
+    np.testing.assert_allclose(predicted.mean_deviance, mean_deviance(log_probs), rtol=1e-4)
 
 
 def test_the_prediction_averages_probabilities_over_draws():
