@@ -1,8 +1,11 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 from numpyro.infer import MCMC, NUTS
 
 from mtbkd_jax.weight_prior import WeightMixture, gaussian_prior, weight_space_prior
@@ -74,3 +77,35 @@ def test_figure_2_in_numpyros_own_nuts():
     for of_draws, expected in ((upper, weights[1]), (draws, weights @ means)):
         batch_means = of_draws.reshape(40, -1).mean(1)
         assert abs(batch_means.mean() - expected) < 4 * batch_means.std(ddof=1) / np.sqrt(40)
+
+
+@pytest.mark.parametrize("num_parameters", [3, 512, 1100], ids=["less than a row", "one row", "rows and a rest"])
+@pytest.mark.parametrize("is_diagonal", [False, True], ids=["scalar scales", "diagonal scales"])
+def test_value_and_gradients_are_those_of_numpyros_flat_mixture(num_parameters, is_diagonal):
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(3), 4)
+        centers = jax.random.normal(keys[0], (4, num_parameters), float)
+        scales = jnp.exp(0.3 * jax.random.normal(keys[1], (4, num_parameters if is_diagonal else 1), float))
+        log_weights = jax.nn.log_softmax(jax.random.normal(keys[2], (4,), float))
+        value = centers.mean(0) + 0.1 * jax.random.normal(keys[3], (num_parameters,), float)
+
+        def ours(value, centers, scales, log_weights):
+            given = scales if is_diagonal else scales[:, 0]
+            return WeightMixture(centers, given, log_weights).log_prob(value)
+
+        def flat(value, centers, scales, log_weights):
+            components = dist.Normal(centers, jnp.broadcast_to(scales, centers.shape)).to_event(1)
+            return dist.MixtureSameFamily(dist.Categorical(logits=log_weights), components).log_prob(value)
+
+        arguments = (value, centers, scales, log_weights)
+
+        def curvature(function):
+            gradient = jax.grad(function)
+            return jax.jvp(lambda value: gradient(value, *arguments[1:]), (value,), (jnp.ones_like(value),))[1]
+
+        compare = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
+        compare(ours(*arguments), flat(*arguments))
+        compare(curvature(ours), curvature(flat))
+        # NumPyro normalises the weights once more, so the gradients by them differ.
+        by_argument = [jax.grad(function, argnums=(0, 1, 2))(*arguments) for function in (ours, flat)]
+        jax.tree.map(compare, *by_argument)
