@@ -11,6 +11,11 @@ The candidates are searched one setting at a time, each from the best before it:
 3. lower powers of the function-space prior, at the scale that suits the labels alone;
 4. the concentration, from the better of the last two;
 5. the scale around the centers, of which there have been none so far.
+
+Beside them stands a student that takes *mild* advice: a concentration of one, no centers, the scale that suits the
+labels alone, and the power that suits them best. What the five stages lead to is chosen only where the labels can tell:
+it must beat *no teacher* and the mild advice by more than one standard error of the difference. Many candidates and few
+labels would otherwise favour a strong belief in teachers by luck alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,6 +45,8 @@ POWERS = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0)
 CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Candidates of the scale around the centers, in units of the root mean square of the pool's parameters."""
 CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+MILD_POWER = "mild power"
+"""The stage of the powers at a concentration of one."""
 
 # Candidates are scored by the sampler that the winner is then sampled by, unless the user asks for another.
 STEP_FRACTION = 0.5
@@ -289,11 +296,14 @@ def choose_settings(
       pool_size: root mean square of the pool's parameters, the unit of the candidates' scale around the centers.
     """
     curve: list[ScoredCandidate] = []
+    log_scores: dict[ScoredCandidate, Float[np.ndarray, " labelled"]] = {}
 
     def best_of(stage: str, candidates: Sequence[PriorSettings]) -> ScoredCandidate:
         stacked = PriorSettings(*(jnp.array(values, jnp.float32) for values in zip(*candidates, strict=True)))
-        scored = [_scored(stage, *candidate) for candidate in zip(candidates, *score(stacked), strict=True)]
+        scores = score(stacked)
+        scored = [_scored(stage, *candidate) for candidate in zip(candidates, *scores, strict=True)]
         curve.extend(scored)
+        log_scores.update(zip(scored, scores.log_scores, strict=True))
         return min(scored, key=lambda candidate: candidate.nll)
 
     plain = best_of("no teacher", [no_teacher(s) for s in _unless_given(given.wide_scale, WIDE_SCALES)])
@@ -316,8 +326,22 @@ def choose_settings(
     best = improve("concentration", CONCENTRATIONS, best.settings)
     best = improve("center_scale", [ratio * pool_size for ratio in CENTER_SCALE_RATIOS], best.settings)
     if given.power is None:
-        best = min(plain, best, key=lambda candidate: candidate.nll)
+        cautious = plain
+        if given.concentration is None and given.center_scale is None:
+            mild = PriorSettings(1.0, 1.0, float("inf"), plain.wide_scale)
+            advised = best_of(MILD_POWER, [mild._replace(power=power) for power in POWERS])
+            cautious = min(plain, advised, key=lambda candidate: candidate.nll)
+        if not _is_better(log_scores[best], log_scores[cautious]):
+            best = cautious
     return Choice(best.settings, plain.settings, tuple(curve))
+
+
+def _is_better(one: Float[np.ndarray, " labelled"], other: Float[np.ndarray, " labelled"]) -> bool:
+    """Whether ``one`` has the higher mean log score by more than a standard error of the difference."""
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return bool(np.isfinite(one).all())
+    gains = one - other
+    return bool(gains.mean() > gains.std() / np.sqrt(gains.size))
 
 
 def _unless_given(value: float | None, candidates: tuple[float, ...]) -> tuple[float, ...]:

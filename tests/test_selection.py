@@ -65,7 +65,31 @@ def test_the_best_of_every_stage_is_found():
         "power",
         "concentration",
         "center_scale",
+        "mild power",
     ]
+
+
+def split_scores(nll, gain_of_first_half):
+    """As ``scores_of``, but strong belief in teachers gains on half of the labels and loses on the others."""
+
+    def score(candidates):
+        log_scores, covered = scores_of(nll)(candidates)
+        sign = np.where(np.arange(NUM_LABELLED) < NUM_LABELLED // 2, 1.0, -1.0)
+        is_strong = np.asarray(candidates.concentration) > 1.0
+        return HeldOutScores(log_scores + gain_of_first_half * np.outer(is_strong, sign), covered)
+
+    return score
+
+
+@pytest.mark.parametrize(("spread", "concentration"), [(0.1, 5.0), (5.0, 1.0)], ids=["told apart", "a tie"])
+def test_a_strong_belief_in_teachers_must_be_better_by_more_than_a_standard_error(spread, concentration):
+    def nll(s):
+        return np.where(s.power == 0, 1.0, np.where(s.concentration == 5.0, 0.5, 0.7)) + np.isfinite(s.center_scale)
+
+    choice = choose_settings(split_scores(nll, spread), GivenSettings(), pool_size=1.0)
+    # The standard error of the difference is spread / sqrt(12), and the difference is 0.2.
+    assert choice.settings.concentration == concentration
+    assert choice.settings.uses_teachers
 
 
 def test_with_teachers_the_wide_scale_may_be_another_than_without():
