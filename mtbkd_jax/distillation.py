@@ -23,7 +23,7 @@ from mtbkd_jax.chains import chain_mesh, copy_to_all, copy_to_chains, over_chain
 from mtbkd_jax.checks import check_finite, check_labels, check_positive
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, full_batch, labelled_first, minibatch_for
-from mtbkd_jax.folds import held_out_labels
+from mtbkd_jax.folds import are_enough, held_out_labels
 from mtbkd_jax.function_prior import dirichlet_components
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
@@ -45,9 +45,12 @@ from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, large
 from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_where
-from mtbkd_jax.trust import can_learn_trust, learned_trust
+from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
+
+ADAPTED_SAMPLERS = ("hmc", "nuts")
+"""Samplers whose step size is adapted; their draws use all of the data."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ def distil(
     Raises:
       InputError: if an array is not what it should be, or settings are to be chosen and no label is there to choose by.
     """
+    _check_sampling(config.sampling)  # before a minute of learning, and not after it
     learn_key, sample_key = jax.random.split(jax.random.key(seed))
     lessons, order, choice = learn(
         learn_key,
@@ -221,7 +225,7 @@ def learn(
         prepare_lessons, student=student, inputs=rows, teacher_probs=teacher_probs, rule=rule, center_scale=center_scale
     )
     lessons = prepare(lesson_key, row_labels, np.ones(row_labels.shape, bool))
-    choice = _choose(choice_key, student, lessons, row_labels[:num_labelled], prepare, config)
+    choice = _choose(choice_key, student, lessons, prepare, config)
     return lessons, order, choice
 
 
@@ -242,7 +246,7 @@ def sample_posterior(
     others is usually hundreds of nats.
     """
     sampling = config.sampling
-    check_positive(num_chains=sampling.num_chains, step_fraction=sampling.step_fraction)
+    _check_sampling(sampling)
     start_key, mode_key, curvature_key, init_key, warm_up_key, chain_key = jax.random.split(key, 6)
     climb_data = climb_stages(lessons, settings)
     examples = climb_data[-1]
@@ -279,7 +283,7 @@ def sample_posterior(
     sampler, step_size = _sampler_and_step_size(posterior, sampling, float(jnp.max(curvatures)))
     states = start_chains(sampler, modes, init_key)
     draw_batch, num_burn_in = minibatch, sampling.num_burn_in
-    if _is_adapted(sampling):
+    if sampling.sampler in ADAPTED_SAMPLERS:
         draw_batch, num_burn_in = full_batch, 0
         states, step_sizes = warm_up(
             sampler,
@@ -423,18 +427,19 @@ def held_out_folds(
     ]
 
 
-def _choose(key: Key, student, lessons: Lessons, labels: np.ndarray, prepare, config: DistillationConfig) -> Choice:
+def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationConfig) -> Choice:
     given = config.settings
     if not (
         given.power is None or given.concentration is None or given.center_scale is None or given.wide_scale is None
     ):
         settings = PriorSettings(given.power, given.concentration, given.center_scale, given.wide_scale)
         return Choice(settings, no_teacher(given.wide_scale), ())
-    if labels.size < 2 * config.num_folds:
+    num_labelled = int((lessons.examples.labels >= 0).sum())
+    if not are_enough(num_labelled, config.num_folds):
         raise InputError(
             "distil",
             "labels",
-            f"{labels.size} labelled examples",
+            f"{num_labelled} labelled examples",
             f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose settings by",
             "Label more examples, or give power, concentration, center_scale and wide_scale.",
         )
@@ -481,11 +486,9 @@ def _sampler_and_step_size(
     return sghmc(posterior, friction=sampling.momentum_decay / step_size, temperature=temperature), step_size
 
 
-def _is_adapted(sampling: SamplingConfig) -> bool:
-    """Whether the sampler adapts its step size, which then has no schedule."""
-    if sampling.sampler not in ("hmc", "nuts"):
-        return False
-    if sampling.schedule != "constant":
+def _check_sampling(sampling: SamplingConfig) -> None:
+    check_positive(num_chains=sampling.num_chains, step_fraction=sampling.step_fraction, num_cycles=sampling.num_cycles)
+    if sampling.sampler in ADAPTED_SAMPLERS and sampling.schedule != "constant":
         raise InputError(
             "sampling",
             "schedule",
@@ -493,12 +496,10 @@ def _is_adapted(sampling: SamplingConfig) -> bool:
             "constant: the step size is adapted",
             "Leave the schedule out, or sample by sghmc or sgld.",
         )
-    return True
 
 
 def _schedule(sampling: SamplingConfig, step_size: float) -> Schedule:
     """The schedule that was asked for, beginning at ``step_size``."""
-    check_positive(num_cycles=sampling.num_cycles)
     if sampling.schedule == "polynomial":
         offset, power = float(max(sampling.num_burn_in, 1)), 0.55
         return polynomial(step_size * offset**power, offset=offset, power=power)
@@ -510,7 +511,7 @@ def _schedule(sampling: SamplingConfig, step_size: float) -> Schedule:
 
 
 def _default_weighting(num_labelled: int, num_folds: int) -> WeightingRule:
-    return learned_trust(num_folds=num_folds) if can_learn_trust(num_labelled, num_folds) else entropy_weighting()
+    return learned_trust(num_folds=num_folds) if are_enough(num_labelled, num_folds) else entropy_weighting()
 
 
 def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):

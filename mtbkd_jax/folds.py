@@ -23,6 +23,11 @@ def stratified_folds(key: Key, labels: Int[np.ndarray, " labelled"], num_folds: 
     return folds
 
 
+def are_enough(num_labelled: int, num_folds: int) -> bool:
+    """Whether there are labels enough to learn from some folds and judge on another: two for each fold."""
+    return num_labelled >= 2 * num_folds
+
+
 def held_out_labels(
     key: Key, labels: Int[np.ndarray, " examples"], num_folds: int
 ) -> list[tuple[Int[np.ndarray, " examples"], Int[np.ndarray, " labelled"]]]:

@@ -16,6 +16,7 @@ from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_fi
 from mtbkd_jax.digits import digits_study
 from mtbkd_jax.distillation import Distillation, DistillationConfig, distil, learn, sample_posterior
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.folds import are_enough
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.progress import progress_bar
 from mtbkd_jax.runs import (
@@ -30,7 +31,7 @@ from mtbkd_jax.runs import (
 )
 from mtbkd_jax.students import num_parameters
 from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
-from mtbkd_jax.trust import can_learn_trust, learned_trust
+from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
 
@@ -55,7 +56,7 @@ def fit(config: "Fit") -> None:
     standardizer = Standardizer.fit(dataset.inputs) if config.standardize else None
     inputs = dataset.inputs if standardizer is None else standardizer(dataset.inputs)
     student = config.student.build(inputs.shape[1:], num_classes)
-    weighting = _weighting(config, aligned.names)
+    rule, weighting = _weighting(config, labels, aligned.names)
 
     path = start_run(config.out, config)
     sampling = config.distillation.sampling
@@ -86,7 +87,6 @@ def fit(config: "Fit") -> None:
         digests={str(config.data): sha256_of_file(config.data)} | _digests(config.teachers),
         probes=inputs,
     )
-    rule = _name_of_rule(config, labels)
     storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result))
     if config.weighting == "default" and rule == "entropy":
         console.print("There are too few labels to learn trust from: the teachers are weighed by their entropy.")
@@ -206,7 +206,8 @@ def run_digits(config: "Study") -> None:
     console.print(f"Wrote {path}", soft_wrap=True)
 
 
-def _weighting(config: "Fit", teacher_names: Sequence[str]) -> WeightingRule | None:
+def _weighting(config: "Fit", labels: np.ndarray, teacher_names: Sequence[str]) -> tuple[str, WeightingRule]:
+    """The rule that weighs the teachers, and its name; the default is another where labels are few."""
     if (config.weighting == "fixed") != bool(config.weights):
         raise InputError(
             "--weights",
@@ -216,21 +217,16 @@ def _weighting(config: "Fit", teacher_names: Sequence[str]) -> WeightingRule | N
             f"The teachers are {', '.join(teacher_names)}.",
         )
     if config.weighting == "fixed":
-        return fixed_weighting(config.weights)
+        return config.weighting, fixed_weighting(config.weights)
+    name = config.weighting
+    if name == "default":
+        name = "trust" if are_enough(int((labels >= 0).sum()), config.distillation.num_folds) else "entropy"
     rules = {
-        "default": None,
         "trust": learned_trust(num_folds=config.distillation.num_folds),
         "entropy": entropy_weighting(),
         "uniform": uniform_weighting(),
     }
-    return rules[config.weighting]
-
-
-def _name_of_rule(config: "Fit", labels: np.ndarray) -> str:
-    """The rule that weighed the teachers; the default is another where labels are few."""
-    if config.weighting != "default":
-        return config.weighting
-    return "trust" if can_learn_trust(int((labels >= 0).sum()), config.distillation.num_folds) else "entropy"
+    return name, rules[name]
 
 
 def _digests(specs: Sequence[str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import log_density as numpyro_log_density
 
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.folds import stratified_folds
+from mtbkd_jax.folds import are_enough, stratified_folds
 from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.types import Key
 from mtbkd_jax.weighting import WeightingRule
@@ -64,11 +64,6 @@ def trust_model(data: TrustData, slope_scale: float | Float[Array, ""]) -> None:
 def trust_log_weights(params, features: Array, slope_scale: float | Float[Array, ""]) -> Array:
     """log softmax_g(a_g + φ(x_i)·β_g), ``[examples, components]``."""
     return jax.nn.log_softmax(params["intercepts"][None] + slope_scale * (features @ params["slopes"]), axis=-1)
-
-
-def can_learn_trust(num_labelled: int, num_folds: int) -> bool:
-    """Whether there are labels enough: two for each fold."""
-    return num_labelled >= 2 * num_folds
 
 
 def learned_trust(*, num_features: int = 60, num_folds: int = 5) -> WeightingRule:
@@ -121,7 +116,7 @@ def fit_trust(
       InputError: if there are fewer labelled examples than two for each fold.
     """
     labelled = np.flatnonzero(np.asarray(labels) >= 0)
-    if not can_learn_trust(labelled.size, num_folds):
+    if not are_enough(labelled.size, num_folds):
         raise InputError(
             "learned_trust",
             "labels",

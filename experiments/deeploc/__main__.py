@@ -12,7 +12,6 @@ teachers, at the scale that the same cross-validation found best for it. Writes 
 only where ``--overwrite`` is given. The runs stay in ``--runs``; those that are finished there are not run again.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -20,33 +19,22 @@ from typing import Any
 import numpy as np
 
 from experiments.deeploc.data import DEFAULT_DIRECTORY, DeepLoc, folds, label_subset, read_deeploc
-from experiments.tables import markdown_table, new_files
+from experiments.study import METRICS, markdown_table, results_files, study_parser, write_results
 from mtbkd_jax.cli import main as mtbkd
-from mtbkd_jax.storage import write_json
 
 NUM_LABELS = 50
 NUM_SUBSETS = 3
 MT_BKD, NO_TEACHER = "MT-BKD", "no teacher"
-METRICS = {
-    "accuracy": "accuracy",
-    "negative_log_likelihood": "NLL",
-    "expected_calibration_error": "ECE",
-    "coverage_85": "coverage .85",
-    "coverage_90": "coverage .90",
-    "coverage_95": "coverage .95",
-    "share_r_hat_below_1.05": "R-hat ≤ 1.05",
-}
+COLUMNS = METRICS | {"share_r_hat_below_1.05": "R-hat ≤ 1.05"}
 
 
 def main() -> None:
     """Run every fold and subset, and write and print the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = study_parser(str(__doc__), Path(__file__).parent)
     parser.add_argument("--data", type=Path, default=DEFAULT_DIRECTORY, help="directory of the DeepLoc data")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the run directories")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
-    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier study")
     options = parser.parse_args()
-    results_file, table_file = new_files(options.out, ("results.json", "table.md"), overwrite=options.overwrite)
+    files = results_files(options)
 
     data = read_deeploc(options.data)
     splits = list(folds(data.partition))
@@ -57,11 +45,8 @@ def main() -> None:
             name = f"fold_{fold}_" + ("all" if subset is None else f"subset_{subset}")
             for result in run_student(options.runs / name, data, train, test, labels, seed=fold):
                 results.append({"fold": fold, "subset": subset, **result})
-                print(name, result["student"], {label: round(result[key], 3) for key, label in METRICS.items()})
-    write_json(results_file, {"runs": results})
-    table = table_over_runs(results)
-    table_file.write_text(table, encoding="utf-8")
-    print(table)
+                print(name, result["student"], {label: round(result[key], 3) for key, label in COLUMNS.items()})
+    write_results(files, {"runs": results}, table_over_runs(results))
 
 
 def run_student(
@@ -91,7 +76,7 @@ def table_over_runs(results: list[dict[str, Any]]) -> str:
         for is_all, labels in ((True, "all labels"), (False, f"{NUM_LABELS} labels")):
             chosen = [r for r in results if r["student"] == student and (r["subset"] is None) == is_all]
             rows[f"{student}, {labels}"] = {
-                label: np.array([result[key] for result in chosen], float) for key, label in METRICS.items()
+                label: np.array([result[key] for result in chosen], float) for key, label in COLUMNS.items()
             }
     return markdown_table(rows)
 
@@ -119,7 +104,7 @@ def _fit_and_evaluate(folder: Path, run: Path, seed: int, settings: list[str]) -
 def _scores(run: Path) -> dict[str, float]:
     metrics = json.loads(_metrics_of(run).read_text(encoding="utf-8"))
     diagnostics = json.loads((run / "diagnostics.json").read_text(encoding="utf-8"))
-    return {key: (metrics | diagnostics)[key] for key in METRICS}
+    return {key: (metrics | diagnostics)[key] for key in COLUMNS}
 
 
 def _metrics_of(run: Path) -> Path:

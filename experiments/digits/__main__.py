@@ -6,46 +6,30 @@ deviation over seeds) to the folder of this file or to ``--out``, and replaces s
 given. The runs themselves stay in ``--runs``.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.tables import markdown_table, new_files
+from experiments.study import METRICS, markdown_table, results_files, study_parser, write_results
 from mtbkd_jax.cli import main as mtbkd
-from mtbkd_jax.storage import write_json
-
-METRICS = {
-    "accuracy": "accuracy",
-    "negative_log_likelihood": "NLL",
-    "expected_calibration_error": "ECE",
-    "coverage_85": "coverage .85",
-    "coverage_90": "coverage .90",
-    "coverage_95": "coverage .95",
-}
 
 
 def main() -> None:
     """Run the seeds, and write and print the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = study_parser(str(__doc__), Path(__file__).parent)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ...")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the run directories")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
-    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier study")
     options = parser.parse_args()
-    results_file, table_file = new_files(options.out, ("results.json", "table.md"), overwrite=options.overwrite)
+    files = results_files(options)
 
     results = []
     for seed in range(options.seeds):
         run = options.runs / f"seed_{seed}"
         mtbkd(["run", "digits", "--seed", str(seed), "--out", str(run)])
         results.append({"seed": seed, **results_of(run)})
-    write_json(results_file, {"runs": results})
-    table = table_over_seeds([result["table"] for result in results])
-    table_file.write_text(table, encoding="utf-8")
-    print(table)
+    write_results(files, {"runs": results}, table_over_seeds([result["table"] for result in results]))
 
 
 def results_of(run: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ Writes ``results.json`` (every draw and what was chosen) and ``table.md`` to the
 and replaces such files only where ``--overwrite`` is given.
 """
 
-import argparse
 import contextlib
 import os
 from dataclasses import replace
@@ -30,24 +29,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.simulation1.design import Simulation1, simulation1_draws
-from experiments.tables import markdown_table, new_files
+from experiments.study import markdown_table, results_files, study_parser, write_results
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import DistillationConfig, Lessons, SamplingConfig, learn, sample_posterior
 from mtbkd_jax.metrics import accuracy, negative_log_likelihood
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.selection import Budget, Choice, GivenSettings
 from mtbkd_jax.settings import PriorSettings, no_teacher
-from mtbkd_jax.storage import finite_or_none, write_json
+from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import mlp
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key
-from mtbkd_jax.uncertainty import coverage, predictive_mean
+from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, predictive_mean
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
 
 NUM_LABELS = 300
 PAPER_CONCENTRATION = 5.0
-LEVELS = (0.85, 0.9, 0.95)
-METRICS = ("accuracy", "nll", "mse", *(f"coverage_{level:.2f}" for level in LEVELS))
+METRICS = ("accuracy", "nll", "mse", *(f"coverage_{level:.2f}" for level in COVERAGE_LEVELS))
 NO_TEACHER, LEARNED, ENTROPY = "no teacher", "learned trust, settings chosen", "entropy weights, power 1"
 STUDENT = mlp(num_features=2, hidden=(5,), num_classes=2)
 # So small a student has many modes: more chains than the default, each with time to reach one.
@@ -63,12 +61,10 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Run the study, print the table and write the files."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = study_parser(str(__doc__), Path(__file__).parent)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of the draws")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
-    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier study")
     options = parser.parse_args()
-    results_file, table_file = new_files(options.out, ("results.json", "table.md"), overwrite=options.overwrite)
+    files = results_files(options)
 
     rows = []
     for seed, draw in zip(options.seeds, simulation1_draws(options.seeds, NUM_LABELS), strict=True):
@@ -77,10 +73,7 @@ def main() -> None:
             print(
                 f"draw {seed}, {row['method']}: " + ", ".join(f"{name} {row[name]:.4f}" for name in METRICS), flush=True
             )
-    write_json(results_file, {"draws": rows})
-    table = table_over_draws(rows)
-    table_file.write_text(table, encoding="utf-8")
-    print(table)
+    write_results(files, {"draws": rows}, table_over_draws(rows))
 
 
 def run_draw(seed: int, draw: Simulation1) -> list[Row]:
@@ -127,7 +120,7 @@ def posterior_metrics(
         "nll": negative_log_likelihood(probs, draw.test_labels),
         "mse": float(jnp.mean(jnp.square(probs[:, 1] - draw.test_probs[:, 1]))),
     }
-    covered = {f"coverage_{level:.2f}": float(coverage(log_probs, labels, level=level)) for level in LEVELS}
+    covered = {f"coverage_{level:.2f}": float(coverage(log_probs, labels, level=level)) for level in COVERAGE_LEVELS}
     by_chain = np.asarray(run.info.log_density).mean(axis=1)
     return {**metrics, **covered, "log_density_of_chains": [round(float(value), 1) for value in by_chain]}
 

@@ -1,0 +1,71 @@
+"""What the studies share: their options, ``results.json`` and ``table.md``, which are not overwritten by mistake."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.storage import write_json
+
+METRICS = {
+    "accuracy": "accuracy",
+    "negative_log_likelihood": "NLL",
+    "expected_calibration_error": "ECE",
+    "coverage_85": "coverage .85",
+    "coverage_90": "coverage .90",
+    "coverage_95": "coverage .95",
+}
+"""The metrics of a run that tables show, and the titles of their columns."""
+
+
+def study_parser(description: str, folder: Path) -> argparse.ArgumentParser:
+    """The options that every study has; its files go to ``folder`` unless told otherwise."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=folder, help="folder to write to")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier study")
+    return parser
+
+
+def results_files(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Where ``results.json`` and ``table.md`` will go; to be asked for before the work is done.
+
+    Raises:
+      InputError: if one of them exists, unless ``--overwrite`` was given.
+    """
+    files = options.out / "results.json", options.out / "table.md"
+    existing = [str(path) for path in files if path.exists()]
+    if existing and not options.overwrite:
+        raise InputError(
+            str(options.out),
+            "--out",
+            f"{', '.join(existing)} of an earlier study",
+            "a folder without them",
+            "Give another folder, or --overwrite to replace them.",
+        )
+    options.out.mkdir(parents=True, exist_ok=True)
+    return files
+
+
+def write_results(files: tuple[Path, Path], results: Mapping[str, Any], table: str) -> None:
+    """Write both, and print the table."""
+    results_file, table_file = files
+    write_json(results_file, dict(results))
+    table_file.write_text(table, encoding="utf-8")
+    print(table)
+
+
+def markdown_table(rows: Mapping[str, Mapping[str, np.ndarray]], *, digits: int = 3) -> str:
+    """A row for each name and a column for each metric: mean ± standard deviation (of a sample) over repetitions."""
+    columns = list(next(iter(rows.values())))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for name, metrics in rows.items():
+        lines.append(f"| {name} | " + " | ".join(_mean_and_sd(metrics[column], digits) for column in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean_and_sd(values: np.ndarray, digits: int) -> str:
+    mean = f"{values.mean():.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
