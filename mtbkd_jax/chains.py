@@ -43,6 +43,11 @@ def over_chains(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[An
     return jax.shard_map(on_device, mesh=mesh, in_specs=(P("chain"), P()), out_specs=P("chain"), check_vma=False)
 
 
+def with_own(data: Any, own: Any) -> Any:
+    """What a chain's batches are drawn from: the data that all share, and its own where it has some."""
+    return data if own is None else (data, own)
+
+
 def keys_of_step(chain_key: Key, step: Any) -> tuple[Key, Key]:
     """Keys for the batch and for the sampler: they depend on the chain and the step, and on nothing else."""
     batch_key, sampler_key = jax.random.split(jax.random.fold_in(chain_key, step))

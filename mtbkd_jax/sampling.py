@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 from jaxtyping import Array, Int
 
-from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains, with_own
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.samplers.base import Sampler, SamplerInfo
@@ -57,6 +57,7 @@ class _Chain(NamedTuple):
     """One chain on the device."""
 
     number: Int[Array, ""]
+    own: Any
     state: Any
     failed_at: Int[Array, ""]
 
@@ -95,6 +96,7 @@ def sample_chains(
     num_burn_in: int = 0,
     thinning: int = 1,
     chunk_size: int = 100,
+    own_data: Any = None,
     explorer: Sampler | None = None,
     sink: DrawSink | None = None,
     progress: Progress | None = None,
@@ -111,13 +113,15 @@ def sample_chains(
       states: the states to start from, stacked over chains; they are not changed.
       key: not to be used again.
       data: what ``draw_batch`` draws from; any pytree of arrays.
-      draw_batch: ``(key, data) -> batch``, called in each step of each chain.
+      draw_batch: ``(key, data) -> batch``, called in each step of each chain; with ``own_data``, ``(key, (data, own))
+        -> batch``.
       step_size: ``step -> number or [chains]``; with a ``cyclical`` schedule, steps outside the sampling parts of the
         cycles do not count for ``thinning``, and no draw is taken there.
       num_draws: draws of each chain to keep.
       num_burn_in: steps before the first that counts.
       thinning: every how many (sampling) steps a draw is kept.
       chunk_size: draws between two visits of the host; memory on the device holds that many.
+      own_data: what each chain has to itself, stacked over chains, such as the component that it samples.
       explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same
         kind; None takes the same sampler everywhere.
       sink: where the draws go; None keeps them in memory.
@@ -134,7 +138,7 @@ def sample_chains(
 
     mesh = chain_mesh(num_chains)
     shared = copy_to_all((key, data, schedule), mesh)
-    chains = copy_to_chains(_Chain(jnp.arange(num_chains), states, jnp.full(num_chains, -1, jnp.int32)), mesh)
+    chains = copy_to_chains(_Chain(jnp.arange(num_chains), own_data, states, jnp.full(num_chains, -1, jnp.int32)), mesh)
     chunk_size = min(chunk_size, num_draws)
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
 
@@ -184,6 +188,7 @@ def _advance_chain(
 ) -> tuple[_Chain, _Draws]:
     key, data, schedule, first_step, gaps, num_draws = shared
     chain_key = jax.random.fold_in(key, chain.number)
+    data = with_own(data, chain.own)
 
     def call_sampler(step, state):
         batch_key, sampler_key = keys_of_step(chain_key, step)
@@ -201,7 +206,9 @@ def _advance_chain(
         is_finite = jnp.isfinite(info.log_density)
         state = tree_where(is_alive & is_finite, state, chain.state)
         failed_at = jnp.where(is_alive & ~is_finite, step, chain.failed_at)
-        return _Chain(chain.number, state, failed_at), info._replace(is_divergent=info.is_divergent | was_divergent)
+        return chain._replace(state=state, failed_at=failed_at), info._replace(
+            is_divergent=info.is_divergent | was_divergent
+        )
 
     def one_draw(i, carry):
         chain, step, rows = carry

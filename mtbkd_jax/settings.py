@@ -5,14 +5,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
 from mtbkd_jax.centers import Centers
+from mtbkd_jax.examples import WeightedExamples
 from mtbkd_jax.function_prior import teacher_informed_prior
 from mtbkd_jax.likelihood import categorical_log_likelihood
-from mtbkd_jax.posterior import log_posterior
+from mtbkd_jax.posterior import PerExampleTerm, log_posterior
 from mtbkd_jax.students import Student
-from mtbkd_jax.types import MinibatchLogDensity
-from mtbkd_jax.weight_prior import WeightMixture, weight_space_prior
+from mtbkd_jax.tree import tree_add_scaled
+from mtbkd_jax.types import MinibatchLogDensity, Params, Scalar
+from mtbkd_jax.weight_prior import WeightMixture, gaussian_prior, weight_space_prior
 
 
 class PriorSettings(NamedTuple):
@@ -47,8 +50,29 @@ def no_teacher(wide_scale: float) -> PriorSettings:
     return PriorSettings(power=0.0, concentration=1.0, center_scale=jnp.inf, wide_scale=wide_scale)
 
 
-def weight_mixture(centers: Centers, settings: PriorSettings, *, defensive_weight: float) -> WeightMixture:
-    """The weight-space prior: the wide (defensive) component, then the pool, then each teacher.
+class Component(NamedTuple):
+    """A Gaussian over the student's weights; stacked where there are several.
+
+    Attributes:
+      center: parameters.
+      scale: standard deviation.
+    """
+
+    center: Params
+    scale: Float[Array, "*components"]
+
+
+class ComponentBatch(NamedTuple):
+    """What the posterior under one component is evaluated on: examples, and the component."""
+
+    examples: WeightedExamples
+    component: Component
+
+
+def prior_components(
+    centers: Centers, settings: PriorSettings, *, defensive_weight: float
+) -> tuple[Component, Float[Array, " components"]]:
+    """The components of the weight-space prior: the wide (defensive) one, then the pool's, then each teacher's.
 
     The pool has the weight of an average teacher, 1 / (1 + G); teacher g has its mean trust over the examples, of what
     is left.
@@ -58,18 +82,27 @@ def weight_mixture(centers: Centers, settings: PriorSettings, *, defensive_weigh
       settings: gives the two scales.
       defensive_weight: weight of the wide component, in (0, 1); it has all the weight where ``center_scale`` is
         infinite.
+
+    Returns:
+      The components, stacked, and their log weights.
     """
-    flat = jax.vmap(lambda params: ravel_pytree(params)[0])(centers.params)
-    rows = jnp.concatenate([jnp.zeros_like(flat[:1]), flat])
+    rows = jax.tree.map(lambda leaf: jnp.concatenate([jnp.zeros_like(leaf[:1]), leaf]), centers.params)
     is_wide_alone = jnp.isinf(settings.center_scale)
     center_scale = jnp.where(is_wide_alone, 1.0, settings.center_scale)
-    scales = jnp.concatenate([jnp.reshape(settings.wide_scale, 1), jnp.full(flat.shape[0], center_scale)])
+    num_teachers = centers.mean_weights.shape[0] - 1
+    scales = jnp.concatenate([jnp.reshape(settings.wide_scale, 1), jnp.full(1 + num_teachers, center_scale)])
 
-    num_teachers = flat.shape[0] - 1
     trust = centers.mean_weights[1:] / centers.mean_weights[1:].sum()
     among_centers = jnp.concatenate([jnp.full(1, 1 / (1 + num_teachers)), trust * num_teachers / (1 + num_teachers)])
     wide = jnp.where(is_wide_alone, 1.0, defensive_weight)
-    return WeightMixture(rows, scales, jnp.log(jnp.concatenate([wide[None], (1 - wide) * among_centers])))
+    return Component(rows, scales), jnp.log(jnp.concatenate([wide[None], (1 - wide) * among_centers]))
+
+
+def weight_mixture(centers: Centers, settings: PriorSettings, *, defensive_weight: float) -> WeightMixture:
+    """The weight-space prior; arguments are those of ``prior_components``."""
+    components, log_weights = prior_components(centers, settings, defensive_weight=defensive_weight)
+    flat = jax.vmap(lambda params: ravel_pytree(params)[0])(components.center)
+    return WeightMixture(flat, components.scale, log_weights)
 
 
 def distillation_posterior(
@@ -79,15 +112,33 @@ def distillation_posterior(
     *,
     temperature: float = 1.0,
     defensive_weight: float = 0.05,
-    chunk_size: int | None = None,
 ) -> MinibatchLogDensity:
     """Likelihood, function-space prior and weight-space prior, added up."""
+    mixture = weight_mixture(centers, settings, defensive_weight=defensive_weight)
     return log_posterior(
         student,
-        per_example=(
-            categorical_log_likelihood,
-            teacher_informed_prior(power=settings.power, temperature=temperature),
-        ),
-        per_parameters=(weight_space_prior(weight_mixture(centers, settings, defensive_weight=defensive_weight)),),
-        chunk_size=chunk_size,
+        per_example=_per_example(settings, temperature),
+        per_parameters=(weight_space_prior(mixture),),
     )
+
+
+def distillation_likelihood(
+    student: Student, settings: PriorSettings, *, temperature: float = 1.0
+) -> MinibatchLogDensity:
+    """Likelihood and function-space prior: all of the posterior but the weight-space prior."""
+    return log_posterior(student, per_example=_per_example(settings, temperature))
+
+
+def component_posterior(student: Student, settings: PriorSettings, *, temperature: float = 1.0) -> MinibatchLogDensity:
+    """The posterior under one component of the weight-space prior alone, ``(params, ComponentBatch) -> nats``."""
+    likelihood = distillation_likelihood(student, settings, temperature=temperature)
+
+    def log_density(params: Params, batch: ComponentBatch) -> Scalar:
+        offset = tree_add_scaled(params, -1.0, batch.component.center)
+        return likelihood(params, batch.examples) + gaussian_prior(batch.component.scale)(offset)
+
+    return log_density
+
+
+def _per_example(settings: PriorSettings, temperature: float) -> tuple[PerExampleTerm, ...]:
+    return categorical_log_likelihood, teacher_informed_prior(power=settings.power, temperature=temperature)

@@ -16,7 +16,7 @@ from blackjax.adaptation.window_adaptation import build_schedule
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains, with_own
 from mtbkd_jax.checks import check_positive
 from mtbkd_jax.samplers.base import Sampler
 from mtbkd_jax.tree import tree_size
@@ -31,6 +31,7 @@ def warm_up(
     data: Any,
     draw_batch: DrawBatch,
     num_steps: int,
+    own_data: Any = None,
     initial_step_size: float = 0.1,
     target_acceptance_rate: float = 0.8,
 ) -> tuple[Any, Float[Array, " chains"]]:
@@ -42,6 +43,7 @@ def warm_up(
       key: not to be used again for sampling.
       data: what ``draw_batch`` draws from.
       draw_batch: ``(key, data) -> batch``; all of the data, if the chain is to be exact.
+      own_data: of each chain, as in ``sample_chains``.
       num_steps: steps of adaptation; fewer than 20 adapt the step size alone.
       initial_step_size: where the search for the step size starts.
       target_acceptance_rate: mean probability of acceptance to aim at.
@@ -57,7 +59,7 @@ def warm_up(
     )
     num_chains = jax.tree.leaves(states)[0].shape[0]
     mesh = chain_mesh(num_chains)
-    chains = copy_to_chains((jnp.arange(num_chains), states), mesh)
+    chains = copy_to_chains((jnp.arange(num_chains), own_data, states), mesh)
     shared = (key, data, build_schedule(num_steps), float(initial_step_size), float(target_acceptance_rate))
     return _adapt_chains(chains, copy_to_all(shared, mesh), sampler=sampler, draw_batch=draw_batch, mesh=mesh)
 
@@ -68,9 +70,10 @@ def _adapt_chains(chains: Any, shared: Any, *, sampler: Sampler, draw_batch: Dra
 
 
 def _adapt_chain(chain: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch) -> Any:
-    index, state = chain
+    index, own, state = chain
     key, data, stages, initial_step_size, target_acceptance_rate = shared
     chain_key = jax.random.fold_in(key, index)
+    data = with_own(data, own)
     start_step_size, update_step_size, final_step_size = dual_averaging_adaptation(target_acceptance_rate)
     start_mass_matrix, update_mass_matrix, final_mass_matrix = mass_matrix_adaptation(is_diagonal_matrix=True)
 
