@@ -2,7 +2,7 @@
 
 Hidden units can be permuted, with their incoming and outgoing weights, and the network computes the same function. So
 networks that agree as functions may be far apart as parameters, and a mixture over parameters would count one mode
-several times. Weight matching (Ainsworth, Hayase and Srinivasa, 2023, "Git Re-Basin", section 3.2) looks for
+several times. Weight matching (Ainsworth, Hayase and Srinivasa, 2023, "Git Re-Basin") looks for
 
     argmin_π ||reference − π(params)||² = argmax_π ⟨reference, π(params)⟩
 
@@ -98,8 +98,7 @@ def barrier(loss: Callable[[Params], Scalar], a: Params, b: Params, *, num_point
         max_t loss((1 − t) a + t b) − ((1 − t) loss(a) + t loss(b)),        t = 0, ..., 1
 
     (Entezari, Sedghi, Saukh and Neyshabur, 2022, "The role of permutation invariance in linear mode connectivity of
-    neural networks", definition 2.1). Two networks in one basin have none; it is never negative, for it is 0 at both
-    ends.
+    neural networks"). Two networks in one basin have none. It is never negative: at both ends the rise is 0.
 
     Args:
       loss: ``params -> loss``, such as a negative log density in nats.

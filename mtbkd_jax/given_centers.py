@@ -118,9 +118,9 @@ def check_params(params: Params, template: PyTree, where: str) -> None:
       where: the file or the argument that holds the parameters, for the message.
     """
     _check_layout(_layout(params), template, where)
-    if (found := jax.tree.structure(params)) != (expected := jax.tree.structure(template)):
-        action = "Make both with the same student."
-        raise InputError(where, "tree", f"{found}", f"{expected}", action)
+    found, expected = (str(jax.tree.structure(tree)) for tree in (params, template))
+    if found != expected:
+        raise InputError(where, "tree", found, expected, "Make both with the same student.")
     for name, leaf in named_leaves(params).items():
         if num_bad := int(np.sum(~np.isfinite(np.asarray(leaf)))):
             found = f"{num_bad} of {leaf.size} numbers NaN or infinite"
@@ -156,15 +156,15 @@ def _read_safetensors(path: Path, template: PyTree) -> Params:
     try:
         with storage.translated_errors(path), safetensors.safe_open(path, framework="np") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            found = {
+            layout = {
                 name: _described(part.get_shape(), _SAFETENSORS_TYPES.get(part.get_dtype(), part.get_dtype()))
                 for name, part in parts.items()
             }
-            _check_layout(found, template, str(path))
+            _check_layout(layout, template, str(path))
             leaves = [jnp.asarray(file.get_tensor(name)) for name in named_leaves(template)]
     except safetensors.SafetensorError as error:
-        expected = "a whole safetensors file"
-        raise CorruptDataError(str(path), "content", f"something else ({error})", expected, storage.COPY_AGAIN) from error
+        found, expected = f"something else ({error})", "a whole safetensors file"
+        raise CorruptDataError(str(path), "content", found, expected, storage.COPY_AGAIN) from error
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
@@ -186,6 +186,7 @@ def _read_orbax(path: Path, template: PyTree) -> Params:
         try:
             arrays = checkpointer.restore(path.absolute(), blank)
         except Exception as error:  # Orbax raises bare exceptions for damaged chunks.
-            found = f"something that Orbax cannot read ({str(error).partition('.')[0]})"
-            raise CorruptDataError(str(path), "arrays", found, "an Orbax checkpoint", storage.COPY_AGAIN) from error
+            reason = str(error.__cause__ or error).partition(" [tensorstore_spec")[0]
+            found, expected = f"something that Orbax cannot read ({reason})", "an Orbax checkpoint"
+            raise CorruptDataError(str(path), "arrays", found, expected, storage.COPY_AGAIN) from error
     return jax.tree.map(jnp.asarray, arrays)
