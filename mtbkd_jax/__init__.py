@@ -8,6 +8,16 @@ import importlib
 from typing import Any
 
 _NAMES_OF_MODULE = {
+    "alignment": (
+        "align_params",
+        "barrier",
+        "cnn_layers",
+        "mlp_layers",
+    ),
+    "configuration": (
+        "DistillationConfig",
+        "SamplingConfig",
+    ),
     "data": (
         "Dataset",
         "Standardizer",
@@ -21,12 +31,8 @@ _NAMES_OF_MODULE = {
     ),
     "distillation": (
         "Distillation",
-        "DistillationConfig",
-        "Lessons",
-        "SamplingConfig",
         "distil",
         "learn",
-        "sample_posterior",
     ),
     "draws": (
         "create_draws",
@@ -38,13 +44,26 @@ _NAMES_OF_MODULE = {
         "MTBKDError",
         "StorageError",
     ),
+    "evidence": (
+        "bridge_evidence",
+        "component_weights",
+        "laplace_evidence",
+        "tempered_evidence",
+    ),
     "function_prior": (
         "dirichlet_components",
         "responsibilities",
         "teacher_informed_prior",
     ),
+    "given_centers": (
+        "read_params",
+        "stack_centers",
+        "write_params",
+    ),
+    "lessons": ("Lessons",),
     "likelihood": ("categorical_log_likelihood",),
     "metrics": ("classification_metrics",),
+    "posterior_sampling": ("sample_posterior",),
     "posterior": (
         "find_mode",
         "log_posterior",

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_not_negative, check_positive
-from mtbkd_jax.distillation import DistillationConfig, Lessons
+from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.examples import Examples, minibatch_for
 from mtbkd_jax.folds import held_out_labels
+from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import find_mode, log_posterior
 from mtbkd_jax.selection import WIDE_SCALES, Fold, Problem, cross_validation

@@ -19,7 +19,7 @@ import tyro
 with contextlib.suppress(RuntimeError):
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
-from mtbkd_jax.distillation import DistillationConfig
+from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.errors import InputError, MTBKDError
 from mtbkd_jax.runs import StudentConfig
 

@@ -30,7 +30,9 @@ from mtbkd_jax.checks import check_positive
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.types import Batch, Key, MinibatchLogDensity, Params, Scalar
 
-Method = Literal["laplace", "bridge", "tempering"]
+Method = Literal["alone", "laplace", "bridge", "tempering"]
+"""How evidence was estimated; a component that is alone needs no estimate."""
+
 ENOUGH_OVERLAP = 0.03
 """The least overlap at which a bridge is trusted: the share of draws that neighbours must have in common by Klimovich,
 Shirts and Mobley (2015)."""

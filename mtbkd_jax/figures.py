@@ -173,34 +173,33 @@ def deviance_by_class(mean_deviance: Scores, labels: Labels, class_names: Names)
 
 @_styled
 def responsibilities_by_class(
-    responsibilities: Float[np.ndarray | Array, "examples components"],
-    labels: Labels,
+    means: Float[np.ndarray | Array, "classes components"],
+    interval: Float[np.ndarray | Array, "2 classes components"],
     teacher_names: Names,
     class_names: Names,
 ) -> "Figure":
     """Which teacher the student follows, by true class.
 
     Args:
-      responsibilities: of each component for each example, column 0 the flat component; rows sum to one.
-      labels: classes, -1 where there is none (left out).
+      means: mean responsibility of each component, column 0 the flat one; NaN for a class without an example.
+      interval: ends of its credible interval.
       teacher_names: name of each teacher, the columns from 1 on.
       class_names: name of each class.
 
     Returns:
-      The figure: a heat map of mean responsibilities, a row for each class; rows without an example are blank.
+      The figure: a heat map, a row for each class; rows without an example are blank.
     """
-    responsibilities, labels = np.asarray(responsibilities), np.asarray(labels)
+    means, interval = np.asarray(means), np.asarray(interval)
     columns = ["nobody", *teacher_names]
-    means = np.full((len(class_names), len(columns)), np.nan)
-    for c in np.unique(labels[labels >= 0]):
-        means[c] = responsibilities[labels == c].mean(axis=0)
-    figure = _figure(height=1.9 + 0.36 * len(class_names))
+    figure = _figure(height=1.9 + 0.5 * len(class_names))
     axes = figure.subplots()
     image = axes.imshow(means, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(means):
         if not np.isnan(value):
             colour = "black" if value > 0.55 else "white"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=10)
+            low, high = interval[:, row, column]
+            text = f"{value:.2f}\n{low:.2f}–{high:.2f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=10)
     characters = 48 // len(columns)  # that fit side by side
     wrapped = [textwrap.fill(name, max(characters, 1), break_long_words=False) for name in columns]
     axes.set_xticks(np.arange(len(columns)), wrapped)

@@ -12,17 +12,20 @@ from rich.table import Table
 from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
 from mtbkd_jax.checks import check_labels
+from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
 from mtbkd_jax.digits import digits_study
-from mtbkd_jax.distillation import Distillation, DistillationConfig, distil, learn, sample_posterior
+from mtbkd_jax.distillation import Distillation, distil, learn
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.folds import are_enough
+from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.progress import progress_bar
 from mtbkd_jax.runs import (
     StudentConfig,
     all_metrics,
     choice_to_json,
+    components_to_json,
     draws_of_run,
     finish_run,
     open_run,
@@ -87,10 +90,11 @@ def fit(config: "Fit") -> None:
         digests={str(config.data): sha256_of_file(config.data)} | _digests(config.teachers),
         probes=inputs,
     )
-    storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result))
+    storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result, aligned.names))
     if config.weighting == "default" and rule == "entropy":
         console.print("There are too few labels to learn trust from: the teachers are weighed by their entropy.")
     _print_choice(console, result)
+    _print_components(console, result, aligned.names)
     console.print(diagnostics.verdict)
     console.print(f"Wrote {path}")
 
@@ -119,7 +123,7 @@ def evaluate_file(run: Path, data: Path, out: Path) -> None:
             "Number the labels in the order of the run's classes.",
         )
     path = storage.new_directory(out)
-    metrics = write_evaluation(path, opened.log_probs(dataset.inputs), labels, opened.class_names)
+    metrics = write_evaluation(path, opened, dataset.inputs, labels)
     console = Console()
     table = Table("metric", "value")
     for name, value in metrics.items():
@@ -147,7 +151,7 @@ def run_digits(config: "Study") -> None:
     )
     sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
     with progress_bar("sampling") as progress:
-        run = sample_posterior(
+        posterior = sample_posterior(
             keys[1], student, lessons, choice.settings, config=distillation_config, sink=sink, progress=progress
         )
     with progress_bar("sampling without teachers") as progress:
@@ -156,7 +160,7 @@ def run_digits(config: "Study") -> None:
         )
     classical = distil_classically(keys[3], student, lessons, distillation_config)
 
-    result = Distillation(student, lessons, order, choice, run)
+    result = Distillation(student, lessons, order, choice, posterior)
     diagnostics = finish_run(
         path,
         result,
@@ -169,8 +173,7 @@ def run_digits(config: "Study") -> None:
         digests={},
         probes=test_inputs,
     )
-    log_probs = open_run(path).log_probs(study.test_inputs)
-    metrics = write_evaluation(path, log_probs, study.test_labels, study.class_names)
+    metrics = write_evaluation(path, open_run(path), study.test_inputs, study.test_labels)
     size = num_parameters(student)
     rows = {
         f"teacher: {name}": (count, all_metrics(logits[None], study.test_labels))
@@ -183,7 +186,7 @@ def run_digits(config: "Study") -> None:
     }
     rows["no teacher"] = (
         size,
-        all_metrics(predictive_log_probs(student, flatten_chains(plain.positions), test_inputs), study.test_labels),
+        all_metrics(predictive_log_probs(student, flatten_chains(plain.run.positions), test_inputs), study.test_labels),
     )
     rows["classical KD"] = (
         size,
@@ -200,6 +203,7 @@ def run_digits(config: "Study") -> None:
     )
     console.print(_comparison(rows))
     _print_choice(console, result)
+    _print_components(console, result, study.teacher_names)
     console.print(diagnostics.verdict)
     for file in sorted(path.rglob("*.png")) + sorted(path.glob("*.json")):
         console.print(str(file), soft_wrap=True)
@@ -234,7 +238,7 @@ def _digests(specs: Sequence[str]) -> dict[str, str]:
     return {str(path): sha256_of_file(path / "teachers.json" if path.is_dir() else path) for path in paths}
 
 
-def _metrics_of_fit(result: Distillation) -> dict[str, object]:
+def _metrics_of_fit(result: Distillation, teacher_names: Sequence[str]) -> dict[str, object]:
     labels = np.asarray(result.lessons.examples.labels)
     chosen = choice_to_json(result.choice)
     return {
@@ -245,7 +249,8 @@ def _metrics_of_fit(result: Distillation) -> dict[str, object]:
         ),
         "settings": chosen["chosen"],
         "mean_weights": np.exp(np.asarray(result.lessons.log_weights)).mean(0).tolist(),
-        "chains_stopped_at_step": result.run.failed_at.tolist(),
+        "weight_space_components": components_to_json(result.posterior, teacher_names),
+        "chains_stopped_at_step": result.posterior.run.failed_at.tolist(),
     }
 
 
@@ -263,10 +268,20 @@ def _print_choice(console: Console, result: Distillation) -> None:
         )
     else:
         console.print(f"Chosen on the labels: no teacher, with a scale of {settings.wide_scale:g}.")
-    if (failed := result.run.failed_at >= 0).any():
+    if (failed := result.posterior.run.failed_at >= 0).any():
         console.print(
             f"{failed.sum()} of {failed.size} chains were stopped and left out: their density was not finite."
         )
+
+
+def _print_components(console: Console, result: Distillation, teacher_names: Sequence[str]) -> None:
+    """Whose parameters the posterior lies around, where the prior has centers."""
+    of = components_to_json(result.posterior, teacher_names)
+    if len(of["components"]) > 1:
+        probabilities = ", ".join(
+            f"{c['name']} {c['probability']:.3f} ± {c['standard_error']:.3f}" for c in of["components"]
+        )
+        console.print(f"Probability of each component of the weight-space prior (by {of['method']}): {probabilities}.")
 
 
 def _comparison(rows: Mapping[str, tuple[int, Mapping[str, float | None]]]) -> Table:

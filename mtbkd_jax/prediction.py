@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Params
-from mtbkd_jax.uncertainty import credible_upper, epistemic, mean_deviance, predictive_mean
+from mtbkd_jax.uncertainty import DrawWeights, credible_upper, epistemic, mean_deviance, predictive_mean
 
 _BLOCK_VALUES = 1 << 24
 """Hidden and output values held at a time, about: 64 MiB in float32."""
@@ -63,21 +63,29 @@ class Prediction(NamedTuple):
     epistemic: Float[np.ndarray, " examples"]
 
 
-def predict(student: Student, draws: Params, inputs: Array | np.ndarray, *, level: float = 0.95) -> Prediction:
+def predict(
+    student: Student,
+    draws: Params,
+    inputs: Array | np.ndarray,
+    draw_weights: DrawWeights | None = None,
+    *,
+    level: float = 0.95,
+) -> Prediction:
     """Predict from all draws, a block of the inputs at a time.
 
     Args:
       student: the network.
       draws: parameters stacked over draws ``[draws, ...]``; chains are flattened into draws.
       inputs: ``[examples, ...]``, standardised as the training inputs were.
+      draw_weights: non-negative and summing to one; equal if not given.
       level: of the credible interval.
     """
     blocks = [
         Prediction(
-            np.asarray(predictive_mean(log_probs)),
-            np.asarray(mean_deviance(log_probs)),
-            np.asarray(credible_upper(log_probs, level=level)),
-            np.asarray(epistemic(log_probs)),
+            np.asarray(predictive_mean(log_probs, draw_weights)),
+            np.asarray(mean_deviance(log_probs, draw_weights)),
+            np.asarray(credible_upper(log_probs, draw_weights, level=level)),
+            np.asarray(epistemic(log_probs, draw_weights)),
         )
         for log_probs in _in_blocks(student, draws, inputs)
     ]

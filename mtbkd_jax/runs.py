@@ -4,7 +4,9 @@
     RUN/manifest.json      versions, seed, digests of the input files, teachers, classes, how inputs are standardised
     RUN/selection.json     the settings chosen and how every candidate did
     RUN/draws/             the student's parameters
-    RUN/teachers.npz       per training example: id, weights and responsibilities; component 0 is "nobody"
+    RUN/components.json    how probable each component of the weight-space prior is, and which chains have sampled it
+    RUN/teachers.npz       per training example: id, weights and responsibilities with 90 % intervals, and the same
+                           by class; component 0 is "nobody"
     RUN/diagnostics.json   whether the chains have mixed
     RUN/metrics.json       figures of merit
     RUN/figures/           PNG
@@ -19,7 +21,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +30,13 @@ import numpy as np
 from mtbkd_jax import storage
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.diagnostics import Diagnostics, diagnose, to_arviz
-from mtbkd_jax.distillation import Distillation, with_components
+from mtbkd_jax.distillation import Distillation
 from mtbkd_jax.draws import DrawStore, create_draws, open_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.function_prior import responsibilities
+from mtbkd_jax.lessons import with_components
 from mtbkd_jax.metrics import classification_metrics
+from mtbkd_jax.posterior_sampling import SampledPosterior
 from mtbkd_jax.prediction import Prediction, flatten_chains, predict, predictive_log_probs
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, cnn, mlp
@@ -42,8 +46,9 @@ from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, mean_deviance, pred
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 1}
+_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 2}
 _NUM_PROBES = 100
+_RESPONSIBILITY_BLOCK = 2048
 _PACKAGES = (
     "mtbkd-jax",
     "jax",
@@ -96,6 +101,7 @@ class Run:
       standardizer: of the inputs, or None where they are taken as they are.
       class_names: in the order of the logits.
       draws: the student's parameters.
+      chain_weights: what the draws of each chain count together, ``[chains]``.
     """
 
     path: Path
@@ -104,6 +110,7 @@ class Run:
     standardizer: Standardizer | None
     class_names: tuple[str, ...]
     draws: DrawStore
+    chain_weights: np.ndarray
 
     def standardize(self, inputs: np.ndarray) -> np.ndarray:
         """Raw inputs as the student knows them."""
@@ -119,7 +126,14 @@ class Run:
 
     def predict(self, inputs: np.ndarray, *, level: float = 0.95) -> Prediction:
         """Predict raw inputs ``[examples, ...]``."""
-        return predict(self.student, self._flat_draws(), self.standardize(inputs), level=level)
+        return predict(
+            self.student, self._flat_draws(), self.standardize(inputs), jnp.asarray(self.draw_weights), level=level
+        )
+
+    @property
+    def draw_weights(self) -> np.ndarray:
+        """What each draw counts, ``[draws]``: by the probability of the component that its chain has sampled."""
+        return np.repeat(self.chain_weights / self.draws.num_draws, self.draws.num_draws)
 
     def log_probs(self, inputs: np.ndarray) -> np.ndarray:
         """Log class probabilities of every draw, ``[draws, examples, classes]``."""
@@ -202,22 +216,34 @@ def finish_run(
     from mtbkd_jax import figures
 
     examples = distillation.lessons.examples
-    run = distillation.run
+    posterior = distillation.posterior
+    run = posterior.run
     draws = flatten_chains(run.positions.positions() if isinstance(run.positions, DrawStore) else run.positions)
+    components = component_names(posterior, teacher_names)
     storage.write_json(path / "selection.json", choice_to_json(distillation.choice))
 
     probe_log_probs = predictive_log_probs(distillation.student, draws, probes[:_NUM_PROBES])
     shape = (*np.shape(run.info.log_density), *probe_log_probs.shape[1:])
     probe_log_probs = probe_log_probs.reshape(shape)
     log_density = np.asarray(run.info.log_density)
-    diagnostics = diagnose(probe_log_probs, log_density)
+    # Chains of different components are meant to differ.
+    diagnostics_of = {}
+    for number in np.unique(posterior.component_of_chain):
+        chains = posterior.component_of_chain == number
+        diagnostics_of[number] = diagnose(probe_log_probs[chains], log_density[chains])
+    diagnostics = diagnostics_of[posterior.main_component]
     failed = {f"chain {chain}": int(step) for chain, step in enumerate(run.failed_at) if step >= 0}
     storage.write_json(
         path / "diagnostics.json",
-        diagnostics.to_json() | {"chains_stopped_at_step": failed},
+        diagnostics.to_json()
+        | {
+            "components": {components[number]: of.to_json() for number, of in diagnostics_of.items()},
+            "chains_stopped_at_step": failed,
+        },
     )
+    storage.write_json(path / "components.json", components_to_json(posterior, teacher_names))
 
-    record = mean_responsibilities(distillation, draws)
+    record = posterior_responsibilities(distillation, draws, len(class_names))
     in_users_order = np.argsort(distillation.order)
     with storage.translated_errors(path / "teachers.npz"):
         np.savez_compressed(
@@ -225,12 +251,14 @@ def finish_run(
             ids=ids,
             components=np.array(["nobody", *teacher_names]),
             weights=np.exp(np.asarray(distillation.lessons.log_weights))[in_users_order],
-            responsibilities=record[in_users_order],
+            responsibilities=record.mean[in_users_order],
+            responsibilities_interval=record.interval[:, in_users_order],
+            responsibilities_by_class=record.mean_by_class,
+            responsibilities_by_class_interval=record.interval_by_class,
         )
-    labels = np.asarray(examples.labels)
     drawn = {
         "responsibilities": figures.responsibilities_by_class(
-            record[labels >= 0], labels[labels >= 0], tuple(teacher_names), tuple(class_names)
+            record.mean_by_class, record.interval_by_class, tuple(teacher_names), tuple(class_names)
         ),
         "traces": figures.traces(
             log_density,
@@ -251,6 +279,7 @@ def finish_run(
             "seed": seed,
             "class_names": list(class_names),
             "teacher_names": list(teacher_names),
+            "chain_weights": posterior.chain_weights.tolist(),
             "standardizer": None if standardizer is None else standardizer.to_json(),
             "input_sha256": dict(digests),
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -275,54 +304,120 @@ def open_run(path: str | Path) -> Run:
     student = config.build(input_shape, len(manifest["class_names"]))
     standardizer = None if manifest["standardizer"] is None else Standardizer.from_json(manifest["standardizer"])
     store = open_draws(path / "draws", jax.eval_shape(student.init, jax.random.key(0)))
-    return Run(path, student, input_shape, standardizer, tuple(manifest["class_names"]), store)
+    chain_weights = np.asarray(manifest["chain_weights"])
+    return Run(path, student, input_shape, standardizer, tuple(manifest["class_names"]), store, chain_weights)
 
 
-def mean_responsibilities(distillation: Distillation, draws: Params) -> np.ndarray:
-    """Responsibilities averaged over draws ``[draws, ...]``, in the lessons' order: ``[examples, components]``."""
+class PosteriorResponsibilities(NamedTuple):
+    """How far the student's predictions follow each teacher, over the posterior; component 0 is "nobody".
+
+    Attributes:
+      mean: of each example, ``[examples, components]``.
+      interval: its ends at 5 % and 95 % of the posterior, ``[2, examples, components]``.
+      mean_by_class: mean over the labelled examples of each class, NaN where there is none, ``[classes, components]``.
+      interval_by_class: of that mean, ``[2, classes, components]``.
+    """
+
+    mean: np.ndarray
+    interval: np.ndarray
+    mean_by_class: np.ndarray
+    interval_by_class: np.ndarray
+
+
+def posterior_responsibilities(
+    distillation: Distillation, draws: Params, num_classes: int
+) -> PosteriorResponsibilities:
+    """Responsibilities over the draws ``[draws, ...]``, by their weights, in the lessons' order."""
     examples = with_components(distillation.lessons, distillation.choice.settings)
+    draw_weights = distillation.posterior.draw_weights
+    labels = np.asarray(examples.labels)
 
     @jax.jit
-    def average(draws, examples):
-        def one(total, params):
-            logits = distillation.student.apply(params, examples.inputs)
-            return total + responsibilities(logits, examples.components), None
+    def of_block(draws, block):
+        return jax.lax.map(
+            lambda params: responsibilities(distillation.student.apply(params, block.inputs), block.components), draws
+        )
 
-        total, _ = jax.lax.scan(one, jnp.zeros(examples.components.log_offsets.shape), draws)
-        return total / jax.tree.leaves(draws)[0].shape[0]
+    def summary(values):
+        """Mean over draws, and the ends of the interval."""
+        ends = np.quantile(values, (0.05, 0.95), axis=0, weights=draw_weights, method="inverted_cdf")
+        return np.tensordot(draw_weights, values, axes=1), ends
 
-    return np.asarray(average(draws, examples))
+    means, intervals = [], []
+    sums = np.zeros((draw_weights.size, num_classes, examples.components.log_offsets.shape[1]))
+    for start in range(0, labels.size, _RESPONSIBILITY_BLOCK):
+        block = jax.tree.map(lambda leaf, start=start: leaf[start : start + _RESPONSIBILITY_BLOCK], examples)
+        values = np.asarray(of_block(draws, block))
+        mean, ends = summary(values)
+        means.append(mean)
+        intervals.append(ends)
+        for label in np.unique(block.labels[block.labels >= 0]):
+            sums[:, label] += values[:, np.asarray(block.labels) == label].sum(1)
+    counts = np.bincount(labels[labels >= 0], minlength=num_classes)
+    by_class = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
+    return PosteriorResponsibilities(np.concatenate(means), np.concatenate(intervals, axis=1), *summary(by_class))
 
 
-def all_metrics(log_probs: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+def component_names(posterior: SampledPosterior, teacher_names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the components of the weight-space prior, as many as it has."""
+    return ("wide", "pool", *teacher_names)[: posterior.weights.weights.size]
+
+
+def components_to_json(posterior: SampledPosterior, teacher_names: Sequence[str]) -> dict[str, Any]:
+    """Each component's posterior probability, its standard error, and the chains that have sampled it."""
+    weights = posterior.weights
+    return {
+        "method": weights.method,
+        "components": [
+            {
+                "name": name,
+                "probability": float(weights.weights[number]),
+                "standard_error": float(weights.standard_errors[number]),
+                "chains": np.flatnonzero(posterior.component_of_chain == number).tolist(),
+            }
+            for number, name in enumerate(component_names(posterior, teacher_names))
+        ],
+    }
+
+
+def all_metrics(
+    log_probs: np.ndarray, labels: np.ndarray, draw_weights: np.ndarray | None = None
+) -> dict[str, float | None]:
     """Every metric from the draws' predictions ``[draws, examples, classes]``; None where one is not defined."""
     draws = jnp.asarray(log_probs)
-    probs = np.asarray(predictive_mean(draws))
-    metrics = classification_metrics(probs, labels, np.asarray(predictive_entropy(draws)))
+    weights = None if draw_weights is None else jnp.asarray(draw_weights)
+    probs = np.asarray(predictive_mean(draws, weights))
+    metrics = classification_metrics(probs, labels, np.asarray(predictive_entropy(draws, weights)))
     metrics |= {
-        f"coverage_{round(100 * level)}": float(coverage(draws, jnp.asarray(labels), level=level))
+        f"coverage_{round(100 * level)}": float(coverage(draws, jnp.asarray(labels), weights, level=level))
         for level in COVERAGE_LEVELS
     }
     return {name: storage.finite_or_none(value) for name, value in metrics.items()}
 
 
-def write_evaluation(
-    path: Path, log_probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
-) -> dict[str, float | None]:
-    """Write ``metrics.json`` and the figures of labelled data into ``path``; return the metrics."""
+def write_evaluation(path: Path, run: Run, inputs: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+    """Write ``metrics.json`` and the figures of labelled data into ``path``; return the metrics.
+
+    Args:
+      path: a directory.
+      run: predicts.
+      inputs: as the run takes them, not standardised.
+      labels: of the inputs; -1 is left out.
+    """
     from mtbkd_jax import figures
 
-    metrics = all_metrics(log_probs, labels)
+    log_probs, weights = run.log_probs(inputs), jnp.asarray(run.draw_weights)
+    metrics = all_metrics(log_probs, labels, run.draw_weights)
     storage.write_json(path / "metrics.json", metrics)
     draws = jnp.asarray(log_probs)
-    probs, deviance = np.asarray(predictive_mean(draws)), np.asarray(mean_deviance(draws))
+    probs, deviance = np.asarray(predictive_mean(draws, weights)), np.asarray(mean_deviance(draws, weights))
     (path / "figures").mkdir(exist_ok=True)
     drawn = {
         "reliability": figures.reliability_diagram(probs, labels),
-        "deviance": figures.deviance_by_class(deviance, labels, tuple(class_names)),
+        "deviance": figures.deviance_by_class(deviance, labels, run.class_names),
     }
     if (probs.argmax(1) != labels)[labels >= 0].any():
-        uncertainties = {"entropy": np.asarray(predictive_entropy(draws)), "mean deviance": deviance}
+        uncertainties = {"entropy": np.asarray(predictive_entropy(draws, weights)), "mean deviance": deviance}
         drawn["risk_coverage"] = figures.risk_coverage(probs, labels, uncertainties)
     figures.save_figures(drawn, path / "figures")
     return metrics

@@ -35,6 +35,9 @@ class DrawSink(Protocol):
     def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
         """Take the next draws: ``[chains, draws, ...]``, ``[chains, draws]``, and ``[chains]`` as in ``ChainRun``."""
 
+    def positions(self) -> Params:
+        """All draws taken, ``[chains, draws, ...]``, without the chains that failed."""
+
 
 class ChainRun(NamedTuple):
     """What came out. Chains that failed are in ``failed_at`` and ``states`` only.

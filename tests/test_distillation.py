@@ -8,21 +8,12 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mtbkd_jax.distillation import (
-    DistillationConfig,
-    Lessons,
-    SamplingConfig,
-    chain_starts,
-    climb_stages,
-    distil,
-    held_out_folds,
-    learn,
-    prepare_lessons,
-    sample_posterior,
-    with_components,
-)
+from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
+from mtbkd_jax.distillation import distil, learn
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.function_prior import teacher_informed_prior
+from mtbkd_jax.lessons import Lessons, climb_stages, held_out_folds, prepare_lessons, with_components
+from mtbkd_jax.posterior_sampling import chain_starts, sample_posterior
 from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.settings import PriorSettings, no_teacher
@@ -100,8 +91,12 @@ def test_every_chain_settles_around_the_center_that_the_data_favour(lessons):
     # and every second one starts at the teacher that is wrong.
     sampling = SamplingConfig(num_burn_in=100, num_draws=10, thinning=5, num_mode_steps=100)
     settings = PriorSettings(1.0, 5.0, 0.01, 1.0)
-    run = sample_posterior(jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling))
-    ends = flat(jax.tree.map(lambda leaf: leaf[:, -1], run.positions))
+    posterior = sample_posterior(
+        jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling)
+    )
+    assert posterior.weights.method == "laplace"
+    assert posterior.weights.weights[posterior.main_component] > 0.999
+    ends = flat(jax.tree.map(lambda leaf: leaf[:, -1], posterior.run.positions))
     distances = jnp.linalg.norm(ends[:, None] - flat(lessons.centers.params)[None], axis=-1)
     nearest = np.asarray(distances.argmin(1))
     assert (nearest == nearest[0]).all()
@@ -164,8 +159,10 @@ def test_draws_under_a_schedule_are_as_many_and_stay_near_the_mode(lessons, sche
         num_mode_steps=100, num_burn_in=50, num_draws=10, thinning=5, schedule=schedule, num_cycles=2
     )
     settings = PriorSettings(1.0, 5.0, 0.05, 1.0)
-    run = sample_posterior(jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling))
-    draws = flat(flatten_chains(run.positions))
+    posterior = sample_posterior(
+        jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling)
+    )
+    draws = flat(flatten_chains(posterior.run.positions))
     assert draws.shape[0] == 40
     # A step size that is an order of magnitude off would leave the components, whose scale is a twentieth.
     centers = flat(lessons.centers.params)

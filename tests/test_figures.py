@@ -29,7 +29,8 @@ LABELS = np.array([GENERATOR.choice(4, p=row) for row in PROBS])
 LABELS[:50] = -1
 IS_CLASS = np.arange(4)[:, None] == LABELS
 DEVIANCE = -2 * np.sum(PROBS * np.log(PROBS), axis=1)
-RESPONSIBILITIES = GENERATOR.dirichlet([1, 4, 2, 3], EXAMPLES)
+RESPONSIBILITIES = GENERATOR.dirichlet([1, 4, 2, 3], 4)
+INTERVAL = np.stack([0.9 * RESPONSIBILITIES, 1.1 * RESPONSIBILITIES])
 LOG_DENSITY = GENERATOR.normal(-500, 3, (4, 100))
 LOG_PROBS = np.log(GENERATOR.dirichlet(np.full(4, 5.0), (4, 100, 6)))
 
@@ -58,7 +59,7 @@ def choice():
 FIGURES = {
     "reliability": lambda: reliability_diagram(PROBS, LABELS),
     "deviance": lambda: deviance_by_class(DEVIANCE, LABELS, CLASS_NAMES),
-    "responsibilities": lambda: responsibilities_by_class(RESPONSIBILITIES, LABELS, TEACHER_NAMES, CLASS_NAMES),
+    "responsibilities": lambda: responsibilities_by_class(RESPONSIBILITIES, INTERVAL, TEACHER_NAMES, CLASS_NAMES),
     "risk coverage": lambda: risk_coverage(PROBS, LABELS, {"mean deviance": DEVIANCE, "constant": 0 * DEVIANCE}),
     "traces": lambda: traces(LOG_DENSITY, LOG_PROBS, probe_names=[*"abcdef"], class_names=CLASS_NAMES),
     "cross validation": lambda: cross_validation(choice()),
@@ -148,14 +149,14 @@ def test_deviance_by_class_shows_the_median_of_the_labelled_examples_of_each_cla
 def test_a_class_without_examples_is_left_blank():
     some = np.where(IS_CLASS[2], -1, LABELS)
     deviance_by_class(DEVIANCE, some, CLASS_NAMES)
-    axes = responsibilities_by_class(RESPONSIBILITIES, some, TEACHER_NAMES, CLASS_NAMES).axes[0]
+    means = np.where(np.arange(4)[:, None] == 2, np.nan, RESPONSIBILITIES)
+    axes = responsibilities_by_class(means, INTERVAL, TEACHER_NAMES, CLASS_NAMES).axes[0]
     assert axes.images[0].get_array().mask[2].all()
 
 
 def test_responsibilities_show_the_means_of_every_component_and_class():
-    axes = responsibilities_by_class(RESPONSIBILITIES, LABELS, TEACHER_NAMES, CLASS_NAMES).axes[0]
-    expected = [RESPONSIBILITIES[is_class].mean(axis=0) for is_class in IS_CLASS]
-    np.testing.assert_allclose(axes.images[0].get_array(), expected)
+    axes = responsibilities_by_class(RESPONSIBILITIES, INTERVAL, TEACHER_NAMES, CLASS_NAMES).axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), RESPONSIBILITIES)
     assert [label.get_text().replace("\n", " ") for label in axes.get_xticklabels()] == ["nobody", *TEACHER_NAMES]
 
 

@@ -201,6 +201,9 @@ def test_draws_that_went_to_the_sink_are_let_go():
             # On a CPU the array on the host is a view: what it is a view of holds the memory.
             self.taken += [weakref.ref(positions), weakref.ref(positions.base)]
 
+        def positions(self):
+            raise AssertionError("nothing is kept here")
+
     sink = Sink()
     run_in_well(jnp.zeros((2, 1)), num_draws=40, chunk_size=2, sink=sink)
     # The chunk before may still be on its way out.

@@ -30,9 +30,12 @@ import numpy as np
 
 from experiments.simulation1.design import Simulation1, simulation1_draws
 from experiments.study import markdown_table, results_files, study_parser, write_results
+from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.data import Standardizer
-from mtbkd_jax.distillation import DistillationConfig, Lessons, SamplingConfig, learn, sample_posterior
+from mtbkd_jax.distillation import learn
+from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.metrics import accuracy, negative_log_likelihood
+from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.selection import Budget, Choice, GivenSettings
 from mtbkd_jax.settings import PriorSettings, no_teacher
@@ -111,17 +114,20 @@ def posterior_metrics(
     key: Key, lessons: Lessons, settings: PriorSettings, test_inputs: jax.Array, draw: Simulation1
 ) -> dict[str, Any]:
     """Sample the posterior and score its predictions on the test points; NLL in nats."""
-    run = sample_posterior(key, STUDENT, lessons, settings, config=CONFIG)
-    log_probs = jnp.asarray(predictive_log_probs(STUDENT, flatten_chains(run.positions), test_inputs))
-    probs = predictive_mean(log_probs)
+    posterior = sample_posterior(key, STUDENT, lessons, settings, config=CONFIG)
+    log_probs = jnp.asarray(predictive_log_probs(STUDENT, flatten_chains(posterior.run.positions), test_inputs))
+    weights = jnp.asarray(posterior.draw_weights)
+    probs = predictive_mean(log_probs, weights)
     labels = jnp.asarray(draw.test_labels)
     metrics = {
         "accuracy": accuracy(probs, draw.test_labels),
         "nll": negative_log_likelihood(probs, draw.test_labels),
         "mse": float(jnp.mean(jnp.square(probs[:, 1] - draw.test_probs[:, 1]))),
     }
-    covered = {f"coverage_{level:.2f}": float(coverage(log_probs, labels, level=level)) for level in COVERAGE_LEVELS}
-    by_chain = np.asarray(run.info.log_density).mean(axis=1)
+    covered = {
+        f"coverage_{level:.2f}": float(coverage(log_probs, labels, weights, level=level)) for level in COVERAGE_LEVELS
+    }
+    by_chain = np.asarray(posterior.run.info.log_density).mean(axis=1)
     return {**metrics, **covered, "log_density_of_chains": [round(float(value), 1) for value in by_chain]}
 
 

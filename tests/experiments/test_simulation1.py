@@ -6,7 +6,7 @@ import pytest
 
 from experiments.simulation1 import __main__ as study
 from experiments.simulation1.design import simulation1
-from mtbkd_jax.distillation import DistillationConfig, SamplingConfig
+from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.selection import Budget
 
 

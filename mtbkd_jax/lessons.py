@@ -1,0 +1,117 @@
+"""Lessons: what the teachers taught, given some labels."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from mtbkd_jax.centers import Centers, distil_centers
+from mtbkd_jax.examples import Examples
+from mtbkd_jax.folds import held_out_labels
+from mtbkd_jax.function_prior import dirichlet_components
+from mtbkd_jax.selection import Fold
+from mtbkd_jax.settings import PriorSettings
+from mtbkd_jax.students import Student
+from mtbkd_jax.types import Key, Scalar
+from mtbkd_jax.weighting import WeightingRule
+
+
+class Lessons(NamedTuple):
+    """What the teachers taught, given some labels.
+
+    Attributes:
+      examples: inputs and labels, those with a label first.
+      teacher_probs: softened probabilities.
+      log_weights: of the flat component and of each teacher.
+      centers: the student's parameters distilled from the pool and from each teacher.
+    """
+
+    examples: Examples
+    teacher_probs: Float[Array, "examples teachers classes"]
+    log_weights: Float[Array, "examples components"]
+    centers: Centers
+
+
+def with_components(lessons: Lessons, settings: PriorSettings) -> Examples:
+    """The examples with the components of the function-space prior, at the concentration of the settings."""
+    components = dirichlet_components(lessons.teacher_probs, lessons.log_weights, settings.concentration)
+    return lessons.examples._replace(components=components)
+
+
+def climb_stages(lessons: Lessons, settings: PriorSettings) -> tuple[Examples, Examples]:
+    """The examples that a climb to the mode sees first, at a concentration of one or less, and then in earnest.
+
+    At a high concentration every example belongs to the teacher that the student happens to agree with, and the
+    posterior has a mode for each way to share them out. At a low one all teachers that are trusted have a say.
+    """
+    mild = settings._replace(concentration=jnp.minimum(settings.concentration, 1.0))
+    return with_components(lessons, mild), with_components(lessons, settings)
+
+
+def prepare_lessons(
+    key: Key,
+    labels: Int[np.ndarray, " examples"],
+    is_taught: Bool[np.ndarray, " examples"],
+    *,
+    student: Student,
+    inputs: Array,
+    teacher_probs: Float[Array, "examples teachers classes"],
+    rule: WeightingRule,
+    center_scale: float | Scalar,
+) -> Lessons:
+    """Weigh the teachers and distil the centers.
+
+    Args:
+      key: of both.
+      labels: the only ones that are used.
+      is_taught: False for examples that the teachers are silent about.
+      student: the network.
+      inputs: ``[examples, ...]``.
+      teacher_probs: softened probabilities.
+      rule: weighs the teachers.
+      center_scale: holds the centers back, see ``distil_centers``.
+    """
+    weight_key, center_key = jax.random.split(key)
+    known = jnp.asarray(labels, jnp.int32)
+    log_weights = rule(weight_key, teacher_probs, inputs, known)
+    # All weight on the flat component: such an example adds nothing to the function-space prior.
+    flat_alone = jnp.where(jnp.arange(log_weights.shape[1]) == 0, 0.0, -jnp.inf)
+    log_weights = jnp.where(is_taught[:, None], log_weights, flat_alone[None])
+    centers = distil_centers(
+        center_key, student, inputs, teacher_probs, log_weights, center_scale, jnp.asarray(is_taught)
+    )
+    return Lessons(Examples(inputs, known), teacher_probs, log_weights, centers)
+
+
+def held_out_folds(
+    fold_key: Key,
+    lesson_key: Key,
+    lessons: Lessons,
+    prepare: Callable[[Key, Int[np.ndarray, " examples"], Bool[np.ndarray, " examples"]], Lessons],
+    num_folds: int,
+) -> list[Fold]:
+    """Lessons without each fold of the labelled examples.
+
+    A held-out example stands for one that no teacher was asked about, as those to predict will be, so its teachers are
+    not heard either. Were they, the settings would be chosen for how closely the student can follow them there.
+
+    Args:
+      fold_key: deals the labels out.
+      lesson_key: of the lessons.
+      lessons: of all labels.
+      prepare: ``(key, labels, is_taught) -> lessons``.
+      num_folds: folds.
+    """
+    labels = np.asarray(lessons.examples.labels)
+    num_labelled = int((labels >= 0).sum())
+    return [
+        Fold(
+            prepare(jax.random.fold_in(lesson_key, index), kept, kept == labels),
+            lessons.examples.inputs[:num_labelled],
+            jnp.asarray(held_out),
+        )
+        for index, (kept, held_out) in enumerate(held_out_labels(fold_key, labels, num_folds))
+    ]

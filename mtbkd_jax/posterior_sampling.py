@@ -1,0 +1,378 @@
+"""Sampling the student's posterior, component by component.
+
+The weight-space prior is a mixture, and so is the posterior (``evidence``). Its components do not overlap in as many
+dimensions as a network has, so a chain stays in the one that it starts in. Hence each chain samples the posterior under
+one component alone, and its draws count by the probability of that component:
+
+1. A first look: the mode under every component, and its evidence by Laplace. Components with next to no probability
+   are left out; where the others lag by hundreds of nats, as they often do, one is left.
+2. The chains are dealt to the components that are left.
+3. Where more than one was sampled, their evidence is found from the chains, or by tempering where these do not overlap.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
+from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_sampling
+from mtbkd_jax.evidence import (
+    ComponentWeights,
+    Evidence,
+    bridge_evidence,
+    component_weights,
+    evidence_of_populations,
+    laplace_evidence,
+    tempered_evidence,
+)
+from mtbkd_jax.examples import Examples, full_batch, minibatch_for
+from mtbkd_jax.lessons import Lessons, climb_stages
+from mtbkd_jax.posterior import find_mode_in_stages
+from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
+from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
+from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
+from mtbkd_jax.settings import (
+    Component,
+    ComponentBatch,
+    PriorSettings,
+    component_posterior,
+    distillation_likelihood,
+    prior_components,
+)
+from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, largest_curvature_around
+from mtbkd_jax.students import Student
+from mtbkd_jax.tree import tree_add_scaled, tree_random_normal
+from mtbkd_jax.types import Key, MinibatchLogDensity, Params
+
+WORTH_SAMPLING = 1e-3
+"""Components of less posterior probability, by Laplace, are left out."""
+
+_NUM_POPULATIONS, _NUM_PARTICLES = 4, 64
+
+
+class SampledPosterior(NamedTuple):
+    """Draws of the posterior, and what they weigh.
+
+    Attributes:
+      run: the chains. Those that failed are left out of its draws and of what follows.
+      component_of_chain: the component of the weight-space prior that each chain has sampled; 0 is the wide one, 1 that
+        of the pool, then one for each teacher.
+      weights: posterior probabilities of all components; of those that were not sampled, by Laplace.
+    """
+
+    run: ChainRun
+    component_of_chain: Int[np.ndarray, " chains"]
+    weights: ComponentWeights
+
+    @property
+    def chain_weights(self) -> Float[np.ndarray, " chains"]:
+        """What the draws of each chain count together; they sum to one. Chains of one component share its weight."""
+        share = 1 / np.bincount(self.component_of_chain, minlength=self.weights.weights.size)[self.component_of_chain]
+        weights = self.weights.weights[self.component_of_chain] * share
+        return weights / weights.sum()
+
+    @property
+    def draw_weights(self) -> Float[np.ndarray, " draws"]:
+        """The weight of every draw, chain after chain as ``flatten_chains`` puts them; they sum to one."""
+        num_draws = self.run.info.log_density.shape[1]
+        return np.repeat(self.chain_weights / num_draws, num_draws)
+
+    @property
+    def main_component(self) -> int:
+        """The most probable of the components that were sampled."""
+        return int(self.component_of_chain[np.argmax(self.weights.weights[self.component_of_chain])])
+
+
+def sample_posterior(
+    key: Key,
+    student: Student,
+    lessons: Lessons,
+    settings: PriorSettings,
+    *,
+    config: DistillationConfig = DistillationConfig(),
+    sink: DrawSink | None = None,
+    progress: Progress | None = None,
+) -> SampledPosterior:
+    """Sample the student's posterior under given settings.
+
+    Every chain climbs to the mode near its start, which keeps its offset from a center when it is moved to that of its
+    component, and goes on from there by the sampler.
+
+    Args:
+      key: of everything.
+      student: the network.
+      lessons: what the teachers taught.
+      settings: of the priors.
+      config: how.
+      sink: where draws are streamed to; None keeps them in memory.
+      progress: called after each chunk of draws.
+    """
+    sampling = config.sampling
+    check_sampling(sampling)
+    look_key, start_key, mode_key, init_key, warm_up_key, chain_key, evidence_key = jax.random.split(key, 7)
+    stages = climb_stages(lessons, settings)
+    components, log_prior_weights = prior_components(
+        lessons.centers, settings, defensive_weight=config.defensive_weight
+    )
+    posterior = component_posterior(student, settings, temperature=config.softening)
+    likelihood = distillation_likelihood(student, settings, temperature=config.softening)
+    minibatch = minibatch_for(stages[-1].labels, sampling.batch_size)
+    climb = partial(
+        _climb_all, log_density=posterior, stages=stages, draw_batch=minibatch, num_steps=sampling.num_mode_steps
+    )
+
+    if np.isfinite(settings.center_scale):
+        modes, _ = climb(look_key, _starts_of_components(lessons), components)
+        evidence = _evidence_by_laplace(look_key, likelihood, stages[-1], modes, components)
+        first_look = component_weights(np.asarray(log_prior_weights), evidence)
+    else:
+        first_look = ComponentWeights(np.ones(1), np.zeros(1), "alone")
+    sampled = worth_sampling(first_look.weights, sampling.num_chains)
+    component_of_chain = sampled[np.arange(sampling.num_chains) % sampled.size]
+
+    own = _rows(components, component_of_chain)
+    starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
+    if np.isfinite(settings.center_scale):
+        starts = _moved_to_components(starts, lessons, component_of_chain)
+    modes, curvatures = climb(mode_key, starts, own)
+    sampler, step_size = _sampler_and_step_size(posterior, sampling, float(jnp.max(curvatures)))
+    states = start_chains(sampler, modes, init_key)
+    data = {"data": stages[-1], "own_data": own}
+    if sampling.sampler in ADAPTED_SAMPLERS:
+        draw_batch, num_burn_in = with_component(full_batch), 0
+        states, step_sizes = warm_up(
+            sampler,
+            states,
+            key=warm_up_key,
+            draw_batch=draw_batch,
+            num_steps=sampling.num_burn_in,
+            initial_step_size=step_size,
+            **data,
+        )
+        schedule = constant(step_sizes)
+    else:
+        draw_batch, num_burn_in = with_component(minibatch), sampling.num_burn_in
+        schedule = _schedule(sampling, step_size)
+    run = sample_chains(
+        sampler,
+        states,
+        key=chain_key,
+        draw_batch=draw_batch,
+        step_size=schedule,
+        num_draws=sampling.num_draws,
+        num_burn_in=num_burn_in,
+        thinning=sampling.thinning,
+        sink=sink,
+        progress=progress,
+        **data,
+    )
+    alive = component_of_chain[run.failed_at < 0]
+    weights = first_look
+    if len(set(alive.tolist())) > 1:
+        positions = run.positions if sink is None else sink.positions()
+        can_bridge = sampling.temperature == 1
+        refined = _refined_evidence(evidence_key, likelihood, stages[-1], positions, components, alive, can_bridge)
+        weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
+    return SampledPosterior(run, alive, weights)
+
+
+def worth_sampling(weights: Float[np.ndarray, " components"], num_chains: int) -> Int[np.ndarray, " sampled"]:
+    """The components to sample, most probable first: no more than there are chains, and none of next to no weight."""
+    by_weight = np.argsort(-weights)[:num_chains]
+    return by_weight[weights[by_weight] >= WORTH_SAMPLING]
+
+
+def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int) -> Params:
+    """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last one elsewhere.
+
+    Where the prior has centers, the last one is at the pool, and all lie around their center at twice the distance that
+    the prior would put them. Where it has none, the last one is as the student is initialised; without teachers all
+    are.
+    """
+    init_key, noise_key = jax.random.split(key)
+    random = jax.vmap(student.init)(jax.random.split(init_key, num_chains))
+    if not settings.uses_teachers:
+        return random
+    at_centers = _rows(lessons.centers.params, _center_of_chain(lessons, num_chains))
+    if np.isfinite(settings.center_scale):
+        return tree_add_scaled(at_centers, 2 * settings.center_scale, tree_random_normal(noise_key, at_centers))
+    return jax.tree.map(lambda center, scattered: jnp.concatenate([center[:-1], scattered[-1:]]), at_centers, random)
+
+
+def _center_of_chain(lessons: Lessons, num_chains: int) -> Int[np.ndarray, " chains"]:
+    """The row of the centers that each chain starts at: the teachers in turn, and the pool for the last one."""
+    rows = 1 + np.arange(num_chains) % lessons.teacher_probs.shape[1]
+    rows[-1] = 0
+    return rows
+
+
+def _moved_to_components(starts: Params, lessons: Lessons, component_of_chain: Int[np.ndarray, " chains"]) -> Params:
+    """Each chain's offset around the center of its component; the wide component has no center worth starting at."""
+    starts_at = _center_of_chain(lessons, component_of_chain.size)
+    ends_at = np.where(component_of_chain == 0, starts_at, component_of_chain - 1)
+    centers = lessons.centers.params
+    return jax.tree.map(
+        lambda start, new, old: start + (new - old), starts, _rows(centers, ends_at), _rows(centers, starts_at)
+    )
+
+
+def _starts_of_components(lessons: Lessons) -> Params:
+    """Each component's center, and that of the pool for the wide one: all parameters zero is no place to start at."""
+    return jax.tree.map(lambda leaf: jnp.concatenate([leaf[:1], leaf]), lessons.centers.params)
+
+
+def with_component(draw_batch: DrawBatch) -> DrawBatch:
+    """``draw_batch`` for a chain that has a component to itself."""
+
+    def draw(key: Key, data: tuple[Examples, Component]) -> ComponentBatch:
+        examples, component = data
+        return ComponentBatch(draw_batch(key, examples), component)
+
+    return draw
+
+
+def _climb_all(
+    key: Key,
+    starts: Params,
+    components: Component,
+    *,
+    log_density: MinibatchLogDensity,
+    stages: Sequence[Examples],
+    draw_batch: DrawBatch,
+    num_steps: int,
+) -> tuple[Params, Float[Array, " chains"]]:
+    """The mode near each start, and the curvature around it."""
+    curvature_key, climb_key = jax.random.split(key)
+
+    def climb(chain, stages):
+        start, key, component = chain
+        mode = find_mode_in_stages(
+            log_density,
+            start,
+            key=key,
+            stages=[(stage, component) for stage in stages],
+            draw_batch=with_component(draw_batch),
+            num_steps=num_steps,
+        )
+        batch = ComponentBatch(full_batch(key, stages[-1]), component)
+        return mode, largest_curvature_around(log_density, mode, component.scale, batch, curvature_key)
+
+    count = components.scale.shape[0]
+    mesh = chain_mesh(count)
+    chains = copy_to_chains((starts, jax.random.split(climb_key, count), components), mesh)
+    return jax.jit(over_chains(climb, mesh))(chains, copy_to_all(tuple(stages), mesh))
+
+
+def _evidence_by_laplace(
+    key: Key, likelihood: MinibatchLogDensity, examples: Examples, modes: Params, components: Component
+) -> Evidence:
+    """The first look: independent errors, although the probes are the same for all and their noise cancels in part."""
+
+    def look(chain, examples):
+        mode, component = chain
+        return laplace_evidence(key, likelihood, full_batch(key, examples), mode, component.center, component.scale)
+
+    mesh = chain_mesh(components.scale.shape[0])
+    found = jax.jit(over_chains(look, mesh))(copy_to_chains((modes, components), mesh), copy_to_all(examples, mesh))
+    # A mode that was not found has no evidence.
+    log_evidence = np.nan_to_num(np.asarray(found.log_evidence, np.float64), nan=-np.inf)
+    return Evidence(log_evidence, np.diag(np.nan_to_num(np.asarray(found.standard_error)) ** 2), "laplace")
+
+
+def _refined_evidence(
+    key: Key,
+    likelihood: MinibatchLogDensity,
+    examples: Examples,
+    positions: Params,
+    components: Component,
+    component_of_chain: Int[np.ndarray, " chains"],
+    can_bridge: bool,
+) -> Evidence:
+    """Evidence of the components that were sampled: from their chains where these overlap, by tempering otherwise."""
+    numbers, index_of_chain = np.unique(component_of_chain, return_inverse=True)
+    sampled = _rows(components, numbers)
+    if can_bridge:
+        bridge = bridge_evidence(np.asarray(component_log_densities(positions, sampled)), index_of_chain)
+        if bridge.is_trustworthy:
+            return bridge.evidence
+    batch = full_batch(key, examples)
+    populations = [
+        tempered_evidence(
+            jax.random.fold_in(key, index),
+            likelihood,
+            batch,
+            *_rows(sampled, index),
+            num_populations=_NUM_POPULATIONS,
+            num_particles=_NUM_PARTICLES,
+        )
+        for index in range(numbers.size)
+    ]
+    return evidence_of_populations(np.stack(populations))
+
+
+def _with_refined(
+    first_look: ComponentWeights,
+    log_prior_weights: Float[np.ndarray, " components"],
+    evidence: Evidence,
+    sampled: Int[np.ndarray, " sampled"],
+) -> ComponentWeights:
+    """The weights of the components that were sampled, refined; the others keep what Laplace gave them."""
+    refined = component_weights(log_prior_weights[sampled], evidence)
+    weights, standard_errors = first_look.weights.copy(), first_look.standard_errors.copy()
+    share = weights[sampled].sum()
+    weights[sampled], standard_errors[sampled] = share * refined.weights, share * refined.standard_errors
+    return ComponentWeights(weights, standard_errors, refined.method)
+
+
+@jax.jit
+def component_log_densities(positions: Params, components: Component) -> Float[Array, "chains draws components"]:
+    """log Normal(θ; center_k, scale_k²) of every draw, up to the constant that all components share, in nats."""
+
+    def of_draw(params: Params) -> Float[Array, " components"]:
+        flat = ravel_pytree(params)[0]
+
+        def of_component(component: Component) -> Array:
+            offset = (flat - ravel_pytree(component.center)[0]) / component.scale
+            return -0.5 * jnp.vdot(offset, offset) - flat.size * jnp.log(component.scale)
+
+        return jax.lax.map(of_component, components)
+
+    return jax.lax.map(lambda chain: jax.lax.map(of_draw, chain), positions)
+
+
+def _rows(tree: Params, rows: Int[np.ndarray, "..."] | int) -> Params:
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+
+def _sampler_and_step_size(
+    posterior: MinibatchLogDensity, sampling: SamplingConfig, curvature: float
+) -> tuple[Sampler, float]:
+    """The sampler that was asked for, and a step size for it at this curvature."""
+    temperature = sampling.temperature
+    if sampling.sampler == "sgld":
+        langevin = langevin_step_size(curvature, fraction=sampling.step_fraction)
+        return sgld(posterior, temperature=temperature), float(langevin)
+    step_size = float(hamiltonian_step_size(curvature, fraction=sampling.step_fraction))
+    if sampling.sampler == "hmc":
+        return hmc(posterior, num_leapfrog_steps=sampling.num_leapfrog_steps, temperature=temperature), step_size
+    if sampling.sampler == "nuts":
+        return nuts(posterior, temperature=temperature), step_size
+    return sghmc(posterior, friction=sampling.momentum_decay / step_size, temperature=temperature), step_size
+
+
+def _schedule(sampling: SamplingConfig, step_size: float) -> Schedule:
+    """The schedule that was asked for, beginning at ``step_size``."""
+    if sampling.schedule == "polynomial":
+        offset, power = float(max(sampling.num_burn_in, 1)), 0.55
+        return polynomial(step_size * offset**power, offset=offset, power=power)
+    if sampling.schedule == "cyclical":
+        # A fifth of every cycle is sampled.
+        draws_of_cycle = -(-sampling.num_draws // sampling.num_cycles)
+        return cyclical(step_size, cycle_length=5 * draws_of_cycle * sampling.thinning)
+    return constant(step_size)

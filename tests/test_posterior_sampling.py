@@ -1,0 +1,104 @@
+"""The posterior, component by component, against the same mixture sampled whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen
+from jax.flatten_util import ravel_pytree
+
+from mtbkd_jax.centers import Centers
+from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
+from mtbkd_jax.evidence import ComponentWeights
+from mtbkd_jax.examples import Examples, full_batch
+from mtbkd_jax.lessons import Lessons, with_components
+from mtbkd_jax.posterior_sampling import SampledPosterior, component_log_densities, sample_posterior, worth_sampling
+from mtbkd_jax.prediction import flatten_chains
+from mtbkd_jax.samplers import SamplerInfo, nuts, warm_up
+from mtbkd_jax.sampling import ChainRun, sample_chains, start_chains
+from mtbkd_jax.schedules import constant
+from mtbkd_jax.settings import PriorSettings, distillation_posterior, prior_components
+from mtbkd_jax.students import from_linen
+
+NUM_EXAMPLES = 30
+EXACT = SamplingConfig(sampler="nuts", num_chains=8, num_mode_steps=200, num_burn_in=300, num_draws=4000, thinning=1)
+CONFIG = DistillationConfig(defensive_weight=0.3, sampling=EXACT)
+
+
+@pytest.fixture(scope="module")
+def lessons():
+    """A linear student, which has no symmetries, and two teachers who disagree a little."""
+    student = from_linen(linen.Dense(2), (2,))
+    keys = jax.random.split(jax.random.key(0), 3)
+    inputs = jax.random.normal(keys[0], (NUM_EXAMPLES, 2))
+    logits = jnp.stack(
+        [inputs @ jnp.array([[1.0, -1.0], [0.0, 0.5]]), inputs @ jnp.array([[0.5, 0.0], [-1.0, 1.0]])], 1
+    )
+    labels = jnp.where(jnp.arange(NUM_EXAMPLES) < 15, jax.random.categorical(keys[1], logits[:, 0]), -1)
+    centers = jax.vmap(student.init)(jax.random.split(keys[2], 3))
+    centers = jax.tree.map(lambda leaf: 0.4 * leaf, centers)
+    log_weights = jnp.log(jnp.broadcast_to(jnp.array([0.2, 0.4, 0.4]), (NUM_EXAMPLES, 3)))
+    examples = Examples(inputs, labels.astype(jnp.int32))
+    return student, Lessons(examples, jax.nn.softmax(logits), log_weights, Centers(centers, jnp.array([0.2, 0.4, 0.4])))
+
+
+def flat_draws(positions):
+    return np.asarray(jax.vmap(lambda leaf: ravel_pytree(leaf)[0])(flatten_chains(positions)))
+
+
+def whole_mixture(student, lessons, settings):
+    """Chains of the posterior under the whole mixture, whose components overlap enough for NUTS to cross."""
+    log_density = distillation_posterior(student, lessons.centers, settings, defensive_weight=CONFIG.defensive_weight)
+    sampler, examples = nuts(log_density), with_components(lessons, settings)
+    starts = jax.vmap(student.init)(jax.random.split(jax.random.key(1), EXACT.num_chains))
+    common = {"data": examples, "draw_batch": full_batch}
+    states = start_chains(sampler, starts, jax.random.key(2))
+    states, step_sizes = warm_up(sampler, states, key=jax.random.key(3), num_steps=EXACT.num_burn_in, **common)
+    run = sample_chains(
+        sampler, states, key=jax.random.key(4), step_size=constant(step_sizes), num_draws=EXACT.num_draws, **common
+    )
+    return run.positions
+
+
+def test_weighted_chains_of_the_components_are_the_posterior(lessons):
+    student, lessons = lessons
+    settings = PriorSettings(0.5, 2.0, 0.35, 1.0)
+    positions = whole_mixture(student, lessons, settings)
+    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=CONFIG)
+    assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
+    assert posterior.weights.method == "bridge"
+
+    # A chain of the whole posterior says how probable a component is by the mean of its responsibility.
+    components, log_prior_weights = prior_components(
+        lessons.centers, settings, defensive_weight=CONFIG.defensive_weight
+    )
+    shares = jax.nn.softmax(component_log_densities(positions, components) + log_prior_weights[None, None], axis=-1)
+    of_chains = np.asarray(shares.mean(1))
+    errors = np.hypot(of_chains.std(0, ddof=1) / EXACT.num_chains**0.5, posterior.weights.standard_errors)
+    weights = posterior.weights.weights
+    assert weights.max() > 2 * weights.min()
+    assert (np.abs(weights - of_chains.mean(0)) < 4 * errors).all()
+    assert (errors < 0.02).all()
+
+    expected, draws, draw_weights = flat_draws(positions), flat_draws(posterior.run.positions), posterior.draw_weights
+    mean = draw_weights @ draws
+    covariance = ((draws - mean) * draw_weights[:, None]).T @ (draws - mean)
+    scale = expected.std(0)
+    np.testing.assert_allclose(mean / scale, expected.mean(0) / scale, atol=0.06)
+    np.testing.assert_allclose(covariance / np.outer(scale, scale), np.corrcoef(expected.T), atol=0.06)
+
+
+def test_components_worth_sampling_come_in_the_order_of_their_weight():
+    weights = np.array([0.2, 1e-5, 0.5, 0.2999])
+    assert worth_sampling(weights, 4).tolist() == [2, 3, 0]
+    assert worth_sampling(weights, 2).tolist() == [2, 3]
+
+
+def test_chains_of_a_component_share_its_weight():
+    info = SamplerInfo(np.zeros((3, 5)), np.ones((3, 5)), np.zeros((3, 5), bool))
+    run = ChainRun(None, info, np.array([-1, 7, -1, -1]), None)
+    weights = ComponentWeights(np.array([0.2, 0.5, 0.3]), np.zeros(3), "bridge")
+    posterior = SampledPosterior(run, np.array([0, 1, 1]), weights)
+    np.testing.assert_allclose(posterior.chain_weights, np.array([0.2, 0.25, 0.25]) / 0.7)
+    np.testing.assert_allclose(posterior.draw_weights.reshape(3, 5).sum(1), posterior.chain_weights)
+    assert posterior.main_component == 1
