@@ -32,6 +32,8 @@ class SamplingConfig:
       momentum_decay: share of the momentum that SGHMC forgets in a step.
       num_leapfrog_steps: of HMC.
       temperature: of the posterior; 1 is Bayes.
+      chain_weighting: what chains of different components of the weight-space prior count: by the evidence for their
+        component, which is the posterior; or by stacking, which is not, and goes by how well they predict.
     """
 
     sampler: Literal["sghmc", "sgld", "hmc", "nuts"] = "sghmc"
@@ -47,6 +49,7 @@ class SamplingConfig:
     momentum_decay: float = MOMENTUM_DECAY
     num_leapfrog_steps: int = 20
     temperature: float = 1.0
+    chain_weighting: Literal["evidence", "stacking"] = "evidence"
 
 
 @dataclass(frozen=True)

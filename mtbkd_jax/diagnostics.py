@@ -28,6 +28,9 @@ R_HAT_LEVELS = (1.01, MIXED_R_HAT, NEARLY_MIXED_R_HAT)
 """Where shares of probes are reported; the first is the advice of Vehtari et al. (2021), the last the older rule."""
 
 MIXED_SHARE = 0.9
+LEAST_DRAWS = 8
+"""Draws of a chain without which nothing can be said."""
+
 ENOUGH_DRAWS = 400
 """Effective draws that Vehtari et al. (2021) ask for: the 5 % point of an interval is then good to one point."""
 
@@ -205,8 +208,9 @@ def diagnose(
     """
     log_probs, log_density = np.asarray(log_probs, np.float64), np.asarray(log_density, np.float64)
     num_chains, num_draws = log_density.shape
-    if num_draws < 8:
-        raise InputError("diagnose", "draws", f"{num_draws} of each chain", "at least 8", "Draw more, or thin less.")
+    if num_draws < LEAST_DRAWS:
+        found, expected = f"{num_draws} of each chain", f"at least {LEAST_DRAWS}"
+        raise InputError("diagnose", "draws", found, expected, "Draw more, or thin less.")
     for field, is_wrong in (
         ("log_probs", np.isnan(log_probs) | np.isposinf(log_probs)),
         ("log_density", ~np.isfinite(log_density)),
@@ -261,7 +265,7 @@ def to_arviz(
     Returns:
       The ``arviz.InferenceData``.
     """
-    arviz = _import_arviz()
+    arviz = import_arviz()
     log_probs, labels, ids = np.asarray(log_probs), np.asarray(labels), np.asarray(ids)
     drawn = np.asarray(jax.random.categorical(key, jnp.asarray(log_probs)), np.int32)
     is_labelled = labels >= 0
@@ -287,7 +291,8 @@ def to_arviz(
     return arviz.from_dict(**groups)
 
 
-def _import_arviz() -> ModuleType:
+def import_arviz() -> ModuleType:
+    """ArviZ, without what it announces when it is imported."""
     with warnings.catch_warnings():
         # Announces version 1.0, which the requirement excludes.
         warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
@@ -296,7 +301,7 @@ def _import_arviz() -> ModuleType:
 
 
 def _convergence(values: Float[np.ndarray, "chains draws ..."]) -> Convergence:
-    arviz = _import_arviz()
+    arviz = import_arviz()
     is_constant = np.all(values == values[:1, :1], axis=(0, 1))
     num_chains, num_draws = values.shape[:2]
     # R-hat compares chains; one chain gives two, its halves.

@@ -277,6 +277,9 @@ def _print_choice(console: Console, result: Distillation) -> None:
 def _print_components(console: Console, result: Distillation, teacher_names: Sequence[str]) -> None:
     """Whose parameters the posterior lies around, where the prior has centers."""
     of = components_to_json(result.posterior, teacher_names)
+    if result.posterior.is_stacked:
+        weights = ", ".join(f"{weight:.2f}" for weight in result.posterior.chain_weights)
+        console.print(f"The chains are weighed by stacking, by how well they predict left-out labels: {weights}.")
     if len(of["components"]) > 1:
         probabilities = ", ".join(
             f"{c['name']} {c['probability']:.3f} ± {c['standard_error']:.3f}" for c in of["components"]

@@ -8,6 +8,12 @@ one component alone, and its draws count by the probability of that component:
    are left out; where the others lag by hundreds of nats, as they often do, one is left.
 2. The chains are dealt to the components that are left.
 3. Where more than one was sampled, their evidence is found from the chains, or by tempering where these do not overlap.
+4. Chains of one component count alike if they have mixed. Those that have not sit in modes of the function-space prior,
+   and are weighed by stacking. Their evidence would say which mode has most of the posterior; but where the prior's
+   thousands of pieces of advice are not as independent as it takes them to be, that mode is hundreds of nats ahead and
+   often predicts worst.
+
+Stacking of all chains, whatever their component, can be asked for instead.
 """
 
 from collections.abc import Sequence
@@ -22,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_sampling
+from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
 from mtbkd_jax.evidence import (
     ComponentWeights,
     Evidence,
@@ -34,6 +41,7 @@ from mtbkd_jax.evidence import (
 from mtbkd_jax.examples import Examples, full_batch, minibatch_for
 from mtbkd_jax.lessons import Lessons, climb_stages
 from mtbkd_jax.posterior import find_mode_in_stages
+from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
 from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
@@ -45,6 +53,7 @@ from mtbkd_jax.settings import (
     distillation_likelihood,
     prior_components,
 )
+from mtbkd_jax.stacking import leave_one_out_log_scores, stacking_weights
 from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, largest_curvature_around
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal
@@ -54,6 +63,7 @@ WORTH_SAMPLING = 1e-3
 """Components of less posterior probability, by Laplace, are left out."""
 
 _NUM_POPULATIONS, _NUM_PARTICLES = 4, 64
+_NUM_PROBES, _NUM_STACKED = 100, 500
 
 
 class SampledPosterior(NamedTuple):
@@ -64,18 +74,15 @@ class SampledPosterior(NamedTuple):
       component_of_chain: the component of the weight-space prior that each chain has sampled; 0 is the wide one, 1 that
         of the pool, then one for each teacher.
       weights: posterior probabilities of all components; of those that were not sampled, by Laplace.
+      chain_weights: what the draws of each chain count together; they sum to one.
+      is_stacked: whether stacking had a part in them.
     """
 
     run: ChainRun
     component_of_chain: Int[np.ndarray, " chains"]
     weights: ComponentWeights
-
-    @property
-    def chain_weights(self) -> Float[np.ndarray, " chains"]:
-        """What the draws of each chain count together; they sum to one. Chains of one component share its weight."""
-        share = 1 / np.bincount(self.component_of_chain, minlength=self.weights.weights.size)[self.component_of_chain]
-        weights = self.weights.weights[self.component_of_chain] * share
-        return weights / weights.sum()
+    chain_weights: Float[np.ndarray, " chains"]
+    is_stacked: bool
 
     @property
     def draw_weights(self) -> Float[np.ndarray, " draws"]:
@@ -133,7 +140,8 @@ def sample_posterior(
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
     else:
         first_look = ComponentWeights(np.ones(1), np.zeros(1), "alone")
-    sampled = worth_sampling(first_look.weights, sampling.num_chains)
+    least = 0.0 if sampling.chain_weighting == "stacking" else WORTH_SAMPLING
+    sampled = worth_sampling(first_look.weights, sampling.num_chains, least)
     component_of_chain = sampled[np.arange(sampling.num_chains) % sampled.size]
 
     own = _rows(components, component_of_chain)
@@ -173,19 +181,76 @@ def sample_posterior(
         **data,
     )
     alive = component_of_chain[run.failed_at < 0]
+    positions = run.positions if sink is None else sink.positions()
+    log_probs, labels = _predictions_of_labels(student, positions, lessons.examples)
+    if sampling.chain_weighting == "stacking":
+        return SampledPosterior(run, alive, first_look, _stacked(log_probs, labels), is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1:
-        positions = run.positions if sink is None else sink.positions()
         can_bridge = sampling.temperature == 1
         refined = _refined_evidence(evidence_key, likelihood, stages[-1], positions, components, alive, can_bridge)
         weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
-    return SampledPosterior(run, alive, weights)
+    chain_weights, is_stacked = weights_of_chains(
+        weights.weights, alive, log_probs, np.asarray(run.info.log_density), labels
+    )
+    return SampledPosterior(run, alive, weights, chain_weights, is_stacked)
 
 
-def worth_sampling(weights: Float[np.ndarray, " components"], num_chains: int) -> Int[np.ndarray, " sampled"]:
-    """The components to sample, most probable first: no more than there are chains, and none of next to no weight."""
+def worth_sampling(
+    weights: Float[np.ndarray, " components"], num_chains: int, least: float = WORTH_SAMPLING
+) -> Int[np.ndarray, " sampled"]:
+    """The components to sample, most probable first: no more than there are chains, and none of less than ``least``."""
     by_weight = np.argsort(-weights)[:num_chains]
-    return by_weight[weights[by_weight] >= WORTH_SAMPLING]
+    return by_weight[weights[by_weight] >= least]
+
+
+def weights_of_chains(
+    component_weights: Float[np.ndarray, " components"],
+    component_of_chain: Int[np.ndarray, " chains"],
+    log_probs: Float[np.ndarray, "chains draws labelled classes"],
+    log_density: Float[np.ndarray, "chains draws"],
+    labels: Int[np.ndarray, " labelled"],
+) -> tuple[Float[np.ndarray, " chains"], bool]:
+    """What each chain counts: its component's weight, shared equally where chains have mixed and by stacking elsewhere.
+
+    Args:
+      component_weights: of all components.
+      component_of_chain: what each chain has sampled.
+      log_probs: predictions of labelled examples, in nats.
+      log_density: of the draws.
+      labels: of those examples; with fewer than there are chains, all chains of a component count alike.
+
+    Returns:
+      The weights, which sum to one, and whether stacking had a part in them.
+    """
+    chain_weights, is_stacked = np.zeros(component_of_chain.size), False
+    for component in np.unique(component_of_chain):
+        chains = np.flatnonzero(component_of_chain == component)
+        shares = np.full(chains.size, 1 / chains.size)
+        if chains.size > 1 and labels.size >= chains.size and log_density.shape[1] >= LEAST_DRAWS:
+            diagnostics = diagnose(log_probs[chains, :, :_NUM_PROBES], log_density[chains])
+            if diagnostics.has_moved and not diagnostics.has_mixed:
+                shares, is_stacked = _stacked(log_probs[chains], labels), True
+        chain_weights[chains] = component_weights[component] * shares
+    return chain_weights / chain_weights.sum(), is_stacked
+
+
+def _stacked(
+    log_probs: Float[np.ndarray, "chains draws labelled classes"], labels: Int[np.ndarray, " labelled"]
+) -> Float[np.ndarray, " chains"]:
+    log_likelihood = np.take_along_axis(log_probs, labels[None, None, :, None], axis=3)[..., 0]
+    return stacking_weights(leave_one_out_log_scores(log_likelihood))
+
+
+def _predictions_of_labels(
+    student: Student, positions: Params, examples: Examples
+) -> tuple[Float[np.ndarray, "chains draws labelled classes"], Int[np.ndarray, " labelled"]]:
+    """Log class probabilities of labelled examples, no more than stacking needs, and their labels."""
+    labels = np.asarray(examples.labels)
+    rows = np.flatnonzero(labels >= 0)[:_NUM_STACKED]
+    num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
+    log_probs = predictive_log_probs(student, flatten_chains(positions), examples.inputs[rows])
+    return log_probs.reshape(num_chains, num_draws, *log_probs.shape[1:]), labels[rows]
 
 
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int) -> Params:

@@ -368,6 +368,8 @@ def components_to_json(posterior: SampledPosterior, teacher_names: Sequence[str]
     weights = posterior.weights
     return {
         "method": weights.method,
+        "chain_weights": posterior.chain_weights.tolist(),
+        "is_stacked": posterior.is_stacked,
         "components": [
             {
                 "name": name,

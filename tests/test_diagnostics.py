@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbkd_jax.diagnostics import _import_arviz, diagnose, to_arviz
+from mtbkd_jax.diagnostics import diagnose, import_arviz, to_arviz
 from mtbkd_jax.errors import InputError
 
 CHAINS, DRAWS, PROBES, CLASSES = 4, 200, 12, 3
@@ -40,7 +40,7 @@ def autoregressive(seed, shape, correlation):
 def test_values_are_arvizs():
     log_probs, log_density = independent_run()
     diagnostics = diagnose(log_probs, log_density)
-    arviz = _import_arviz()
+    arviz = import_arviz()
     one = log_probs[:, :, 3, 1].astype(np.float64)
     assert diagnostics.predictions.r_hat[3, 1] == pytest.approx(float(arviz.rhat(one)), rel=1e-12)
     assert diagnostics.predictions.ess_bulk[3, 1] == pytest.approx(float(arviz.ess(one, method="bulk")), rel=1e-12)
@@ -187,7 +187,7 @@ def test_json_has_the_shares_and_the_verdict():
 def test_a_thousand_predictions_take_seconds():
     generator = np.random.default_rng(0)
     log_probs = log_softmax(generator.normal(size=(4, 120, 100, 10)))
-    _import_arviz()
+    import_arviz()
     start = time.process_time()
     diagnose(log_probs, generator.normal(size=(4, 120)))
     assert time.process_time() - start < 10  # about 1.3 s
@@ -228,14 +228,14 @@ def test_arviz_can_cross_validate_what_it_gets():
     ids = [str(i) for i in range(30)]
     run = to_arviz(log_probs, log_density, labels=labels, ids=ids, class_names=["x", "y", "z"], key=jax.random.key(2))
     assert not hasattr(run, "predictions")
-    result = _import_arviz().loo(run, reff=1.0)
+    result = import_arviz().loo(run, reff=1.0)
     assert result.n_data_points == 30
     assert np.isfinite(result.elpd_loo)
 
 
 def test_importing_arviz_warns_of_nothing(tmp_path):
     # ArviZ warns once a day, and keeps the date in its cache directory: give it an empty one.
-    code = "from mtbkd_jax.diagnostics import _import_arviz; _import_arviz()"
+    code = "from mtbkd_jax.diagnostics import import_arviz; import_arviz()"
     subprocess.run(
         [sys.executable, "-W", "error::FutureWarning", "-c", code],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)},

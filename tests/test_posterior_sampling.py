@@ -1,5 +1,7 @@
 """The posterior, component by component, against the same mixture sampled whole."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,13 @@ from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.evidence import ComponentWeights
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.lessons import Lessons, with_components
-from mtbkd_jax.posterior_sampling import SampledPosterior, component_log_densities, sample_posterior, worth_sampling
+from mtbkd_jax.posterior_sampling import (
+    SampledPosterior,
+    component_log_densities,
+    sample_posterior,
+    weights_of_chains,
+    worth_sampling,
+)
 from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.samplers import SamplerInfo, nuts, warm_up
 from mtbkd_jax.sampling import ChainRun, sample_chains, start_chains
@@ -98,7 +106,39 @@ def test_chains_of_a_component_share_its_weight():
     info = SamplerInfo(np.zeros((3, 5)), np.ones((3, 5)), np.zeros((3, 5), bool))
     run = ChainRun(None, info, np.array([-1, 7, -1, -1]), None)
     weights = ComponentWeights(np.array([0.2, 0.5, 0.3]), np.zeros(3), "bridge")
-    posterior = SampledPosterior(run, np.array([0, 1, 1]), weights)
+    components = np.array([0, 1, 1])
+    no_labels = np.zeros((3, 5, 0, 2)), np.zeros((3, 5)), np.zeros(0, int)
+    chain_weights, is_stacked = weights_of_chains(weights.weights, components, *no_labels)
+    assert not is_stacked
+    posterior = SampledPosterior(run, components, weights, chain_weights, is_stacked)
     np.testing.assert_allclose(posterior.chain_weights, np.array([0.2, 0.25, 0.25]) / 0.7)
     np.testing.assert_allclose(posterior.draw_weights.reshape(3, 5).sum(1), posterior.chain_weights)
     assert posterior.main_component == 1
+
+
+@pytest.mark.parametrize("has_mixed", [True, False])
+def test_chains_of_a_component_that_have_not_mixed_are_stacked(has_mixed):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 40)
+    right = np.where(np.arange(2) == labels[:, None], 0.8, 0.2)
+    of_chain = np.stack([right, right, right if has_mixed else 1 - right])[:, None] * np.ones((3, 50, 1, 1))
+    log_probs = np.log(of_chain) + 0.05 * rng.normal(size=of_chain.shape)
+    weights, is_stacked = weights_of_chains(np.ones(1), np.zeros(3, int), log_probs, rng.normal(size=(3, 50)), labels)
+    assert is_stacked != has_mixed
+    if has_mixed:
+        np.testing.assert_allclose(weights, 1 / 3)
+    else:
+        assert weights[2] < 0.05
+        np.testing.assert_allclose(weights[:2].sum() + weights[2], 1.0)
+
+
+def test_stacking_of_all_chains_samples_every_component(lessons):
+    student, lessons = lessons
+    sampling = replace(EXACT, num_draws=40, chain_weighting="stacking", num_chains=4)
+    config = replace(CONFIG, sampling=sampling)
+    # So far from most of the data that the evidence leaves them out.
+    settings = PriorSettings(1.0, 5.0, 0.01, 1.0)
+    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=config)
+    assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
+    assert posterior.is_stacked
+    assert posterior.chain_weights.sum() == pytest.approx(1)

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+import scipy.stats
+
+from mtbkd_jax.stacking import leave_one_out_log_scores, stacking_weights
+
+
+def test_weights_maximise_the_penalised_log_score():
+    log_scores = np.log(np.random.default_rng(0).uniform(0.05, 0.95, (3, 25)))
+
+    def loss(logits):
+        log_weights = scipy.special.log_softmax(logits)
+        return -scipy.special.logsumexp(log_weights[:, None] + log_scores, axis=0).sum() - log_weights.sum()
+
+    best = scipy.special.softmax(scipy.optimize.minimize(loss, np.zeros(3), tol=1e-10).x)
+    np.testing.assert_allclose(stacking_weights(log_scores), best, atol=1e-4)
+
+
+def test_identical_chains_count_alike():
+    log_scores = np.tile(np.log(np.random.default_rng(0).uniform(0.05, 0.95, 25)), (4, 1))
+    np.testing.assert_allclose(stacking_weights(log_scores), 0.25)
+
+
+def test_impossible_labels_cost_a_chain_its_weight():
+    log_scores = np.zeros((2, 30))
+    log_scores[1] = -np.inf
+    np.testing.assert_allclose(stacking_weights(log_scores), [31 / 32, 1 / 32])
+
+
+def test_leave_one_out_scores_are_those_of_a_conjugate_model():
+    """A coin with a uniform prior: without label i the probability of heads is (heads elsewhere + 1) / (n + 1)."""
+    labels = np.array([1] * 14 + [0] * 6)
+    heads = scipy.stats.beta(1 + 14, 1 + 6).ppf((np.arange(4000) + 0.5) / 4000)
+    heads = np.stack([np.random.default_rng(seed).permutation(heads) for seed in range(2)])[..., None]
+    log_likelihood = np.log(np.where(labels == 1, heads, 1 - heads))
+    others = np.where(labels == 1, 13 + 1, 6 - 1 + 1) / (19 + 2)
+    np.testing.assert_allclose(leave_one_out_log_scores(log_likelihood), np.log([others, others]), atol=0.001)
+    # With label i among the data the probabilities would be higher.
+    assert np.log((14 + 1) / (20 + 2)) - np.log(others[0]) == pytest.approx(0.0225, abs=0.001)
