@@ -64,6 +64,9 @@ class Fit:
     """How teachers are weighed; the default learns trust where there are labels enough, else entropy."""
     weights: tuple[float, ...] = ()
     """The weights of ``fixed``, one for each teacher."""
+    centers: tuple[str, ...] = ()
+    """``name=PATH`` of parameters of the student's own architecture (a safetensors file or an Orbax checkpoint) that
+    stand for those distilled from the teacher of this name."""
     distillation: Annotated[DistillationConfig, tyro.conf.arg(name="")] = field(default_factory=DistillationConfig)
     """How the student is distilled."""
     seed: int = 0

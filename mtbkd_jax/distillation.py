@@ -6,6 +6,7 @@
 step is a function of its own module and can be called alone.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from mtbkd_jax.configuration import DistillationConfig, check_sampling
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import labelled_first, minibatch_for
 from mtbkd_jax.folds import are_enough
+from mtbkd_jax.given_centers import check_params
 from mtbkd_jax.lessons import Lessons, climb_stages, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.sampling import DrawSink, Progress
@@ -31,7 +33,7 @@ from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_where
 from mtbkd_jax.trust import learned_trust
-from mtbkd_jax.types import Key
+from mtbkd_jax.types import Key, Params
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
 
 
@@ -62,6 +64,7 @@ def distil(
     seed: int,
     teacher_softening: ArrayLike | None = None,
     weighting: WeightingRule | None = None,
+    given_centers: Mapping[int, Params] | None = None,
     config: DistillationConfig = DistillationConfig(),
     sink: DrawSink | None = None,
     progress: Progress | None = None,
@@ -78,6 +81,8 @@ def distil(
         None means none was.
       weighting: how teachers are weighed; None learns trust where there are labels enough, and weighs by
         entropy otherwise.
+      given_centers: parameters of the student's own architecture that stand for those distilled from teacher g, by g;
+        the order of their hidden units does not matter, since the components are sampled apart.
       config: how.
       sink: where draws are streamed to; None keeps them in memory.
       progress: called after each chunk of draws.
@@ -95,6 +100,7 @@ def distil(
         student,
         teacher_softening=teacher_softening,
         weighting=weighting,
+        given_centers=given_centers,
         config=config,
     )
     posterior = sample_posterior(
@@ -112,6 +118,7 @@ def learn(
     *,
     teacher_softening: ArrayLike | None = None,
     weighting: WeightingRule | None = None,
+    given_centers: Mapping[int, Params] | None = None,
     config: DistillationConfig = DistillationConfig(),
 ) -> tuple[Lessons, Int[np.ndarray, " examples"], Choice]:
     """Weigh the teachers, distil the centers, and choose the settings. Arguments and errors are those of ``distil``.
@@ -120,6 +127,7 @@ def learn(
       The lessons, the order of their rows in the user's arrays, and the choice.
     """
     checked_inputs, checked_labels, logits = _checked(inputs, labels, teacher_logits)
+    _check_given_centers(given_centers or {}, student, logits.shape[1])
     softening = jnp.ones(logits.shape[1]) if teacher_softening is None else jnp.asarray(teacher_softening)
     order = labelled_first(checked_labels)
     rows, row_labels = jnp.asarray(checked_inputs[order]), checked_labels[order]
@@ -130,11 +138,27 @@ def learn(
     scale_key, lesson_key, choice_key = jax.random.split(key, 3)
     center_scale = choose_center_scale(scale_key, student, rows, teacher_probs)
     prepare = partial(
-        prepare_lessons, student=student, inputs=rows, teacher_probs=teacher_probs, rule=rule, center_scale=center_scale
+        prepare_lessons,
+        student=student,
+        inputs=rows,
+        teacher_probs=teacher_probs,
+        rule=rule,
+        center_scale=center_scale,
+        given_centers=given_centers,
     )
     lessons = prepare(lesson_key, row_labels, np.ones(row_labels.shape, bool))
     choice = _choose(choice_key, student, lessons, prepare, config)
     return lessons, order, choice
+
+
+def _check_given_centers(given_centers: Mapping[int, Params], student: Student, num_teachers: int) -> None:
+    template = jax.eval_shape(student.init, jax.random.key(0))
+    for teacher, params in given_centers.items():
+        if not 0 <= teacher < num_teachers:
+            raise InputError(
+                "distil", "given_centers", f"teacher {teacher}", f"0 to {num_teachers - 1}", "Number them from 0."
+            )
+        check_params(params, template, f"given_centers[{teacher}]")
 
 
 def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationConfig) -> Choice:

@@ -38,7 +38,8 @@ ENOUGH_OVERLAP = 0.03
 Shirts and Mobley (2015)."""
 
 _LEAST_CURVATURE = 0.1
-_NUM_BLOCKS = 20
+NUM_BLOCKS = 20
+"""Blocks of draws that the standard errors of a bridge come from."""
 
 
 class Evidence(NamedTuple):
@@ -216,16 +217,16 @@ def bridge_evidence(
             f"at least one for each of {num_components} components",
             "Sample every component, or leave out the density of the one that has no chain.",
         )
-    if num_draws < _NUM_BLOCKS:
-        raise InputError("bridge_evidence", "draws", f"{num_draws}", f"{_NUM_BLOCKS} or more", "Draw more.")
+    if num_draws < NUM_BLOCKS:
+        raise InputError("bridge_evidence", "draws", f"{num_draws}", f"{NUM_BLOCKS} or more", "Draw more.")
     densities = np.asarray(log_densities, np.float64)
     log_evidence, shares = _solve_bridge(densities, component_of_chain, np.zeros(num_components))
-    blocks = np.array_split(np.arange(num_draws), _NUM_BLOCKS)
+    blocks = np.array_split(np.arange(num_draws), NUM_BLOCKS)
     without = np.stack(
         [_solve_bridge(np.delete(densities, block, axis=1), component_of_chain, log_evidence)[0] for block in blocks]
     )
     deviations = without - without.mean(0)
-    covariance = (_NUM_BLOCKS - 1) / _NUM_BLOCKS * deviations.T @ deviations
+    covariance = (NUM_BLOCKS - 1) / NUM_BLOCKS * deviations.T @ deviations
     counts = np.bincount(component_of_chain) * num_draws
     overlap_matrix = shares.T @ shares / counts[:, None]
     eigenvalues = np.sort(np.abs(np.linalg.eigvals(overlap_matrix)))

@@ -18,6 +18,7 @@ from mtbkd_jax.digits import digits_study
 from mtbkd_jax.distillation import Distillation, distil, learn
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.folds import are_enough
+from mtbkd_jax.given_centers import read_params
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.progress import progress_bar
@@ -32,9 +33,10 @@ from mtbkd_jax.runs import (
     start_run,
     write_evaluation,
 )
-from mtbkd_jax.students import num_parameters
+from mtbkd_jax.students import Student, num_parameters
 from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
 from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.types import Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
 
@@ -60,6 +62,7 @@ def fit(config: "Fit") -> None:
     inputs = dataset.inputs if standardizer is None else standardizer(dataset.inputs)
     student = config.student.build(inputs.shape[1:], num_classes)
     rule, weighting = _weighting(config, labels, aligned.names)
+    given_centers = _given_centers(config.centers, student, aligned.names)
 
     path = start_run(config.out, config)
     sampling = config.distillation.sampling
@@ -74,6 +77,7 @@ def fit(config: "Fit") -> None:
             seed=config.seed,
             teacher_softening=aligned.softening,
             weighting=weighting,
+            given_centers=given_centers,
             config=config.distillation,
             sink=sink,
             progress=progress,
@@ -87,7 +91,7 @@ def fit(config: "Fit") -> None:
         teacher_names=aligned.names,
         class_names=class_names,
         standardizer=standardizer,
-        digests={str(config.data): sha256_of_file(config.data)} | _digests(config.teachers),
+        digests={str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers]),
         probes=inputs,
     )
     storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result, aligned.names))
@@ -233,9 +237,24 @@ def _weighting(config: "Fit", labels: np.ndarray, teacher_names: Sequence[str]) 
     return name, rules[name]
 
 
+def _given_centers(specs: Sequence[str], student: Student, teacher_names: Sequence[str]) -> dict[int, Params]:
+    template = jax.eval_shape(student.init, jax.random.key(0))
+    centers = {}
+    for spec in specs:
+        name, _, path = spec.partition("=")
+        if name not in teacher_names or not path:
+            action = f"The teachers are {', '.join(teacher_names)}."
+            raise InputError("--centers", "name", spec, "the name of a teacher, =, and a path", action)
+        centers[teacher_names.index(name)] = read_params(path, template)
+    return centers
+
+
 def _digests(specs: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file, and of what describes the content of each directory."""
     paths = [Path(spec.partition("=")[2] or spec) for spec in specs]
-    return {str(path): sha256_of_file(path / "teachers.json" if path.is_dir() else path) for path in paths}
+    described_by = {path: path / "teachers.json" for path in paths if path.is_dir()}
+    described_by |= {path: file for path in described_by if (file := path / "_METADATA").exists()}
+    return {str(path): sha256_of_file(described_by.get(path, path)) for path in paths}
 
 
 def _metrics_of_fit(result: Distillation, teacher_names: Sequence[str]) -> dict[str, object]:

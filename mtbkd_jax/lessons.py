@@ -1,6 +1,6 @@
 """Lessons: what the teachers taught, given some labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from mtbkd_jax.function_prior import dirichlet_components
 from mtbkd_jax.selection import Fold
 from mtbkd_jax.settings import PriorSettings
 from mtbkd_jax.students import Student
-from mtbkd_jax.types import Key, Scalar
+from mtbkd_jax.types import Key, Params, Scalar
 from mtbkd_jax.weighting import WeightingRule
 
 
@@ -61,6 +61,7 @@ def prepare_lessons(
     teacher_probs: Float[Array, "examples teachers classes"],
     rule: WeightingRule,
     center_scale: float | Scalar,
+    given_centers: Mapping[int, Params] | None = None,
 ) -> Lessons:
     """Weigh the teachers and distil the centers.
 
@@ -73,6 +74,7 @@ def prepare_lessons(
       teacher_probs: softened probabilities.
       rule: weighs the teachers.
       center_scale: holds the centers back, see ``distil_centers``.
+      given_centers: parameters that stand for those distilled from teacher g, by g.
     """
     weight_key, center_key = jax.random.split(key)
     known = jnp.asarray(labels, jnp.int32)
@@ -83,6 +85,9 @@ def prepare_lessons(
     centers = distil_centers(
         center_key, student, inputs, teacher_probs, log_weights, center_scale, jnp.asarray(is_taught)
     )
+    for teacher, given in (given_centers or {}).items():
+        params = jax.tree.map(lambda leaf, own, row=1 + teacher: leaf.at[row].set(own), centers.params, given)
+        centers = centers._replace(params=params)
     return Lessons(Examples(inputs, known), teacher_probs, log_weights, centers)
 
 

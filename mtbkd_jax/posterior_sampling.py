@@ -30,6 +30,7 @@ from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains,
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_sampling
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
 from mtbkd_jax.evidence import (
+    NUM_BLOCKS,
     ComponentWeights,
     Evidence,
     bridge_evidence,
@@ -187,7 +188,7 @@ def sample_posterior(
         return SampledPosterior(run, alive, first_look, _stacked(log_probs, labels), is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1:
-        can_bridge = sampling.temperature == 1
+        can_bridge = sampling.temperature == 1 and sampling.num_draws >= NUM_BLOCKS
         refined = _refined_evidence(evidence_key, likelihood, stages[-1], positions, components, alive, can_bridge)
         weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
     chain_weights, is_stacked = weights_of_chains(

@@ -31,8 +31,13 @@ def leave_one_out_log_scores(
     arviz = import_arviz()
     scores = []
     for of_chain in np.maximum(np.asarray(log_likelihood, np.float64), LOWEST_LOG_PROB):
-        log_ratios, _ = arviz.psislw(-of_chain.T)
-        scores.append(scipy.special.logsumexp(log_ratios + of_chain.T, axis=1))
+        by_label = of_chain.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_ratios, _ = arviz.psislw(-by_label)
+        # A label that all draws find equally probable has no tail that could be smoothed.
+        is_constant = np.isnan(log_ratios).any(axis=1, keepdims=True)
+        log_ratios = np.where(is_constant, scipy.special.log_softmax(-by_label, axis=1), log_ratios)
+        scores.append(scipy.special.logsumexp(log_ratios + by_label, axis=1))
     return np.stack(scores)
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from mtbkd_jax.cli import main
 from mtbkd_jax.draws import open_draws
+from mtbkd_jax.given_centers import write_params
 from mtbkd_jax.runs import open_run
+from mtbkd_jax.students import mlp
 
 QUICK = [
     *("--student.hidden", "4"),
@@ -36,9 +38,9 @@ def files(tmp_path_factory):
     return folder
 
 
-def fit(files, out):
+def fit(files, out, *options):
     teachers = ["--teachers", f"good={files / 'a.npz'}", f"noisy={files / 'b.npz'}"]
-    main(["fit", "--data", str(files / "data.npz"), *teachers, "--out", str(out), *QUICK])
+    main(["fit", "--data", str(files / "data.npz"), *teachers, "--out", str(out), *options, *QUICK])
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,7 @@ def test_fit_leaves_a_complete_run(run):
         "selection.json",
         "metrics.json",
         "diagnostics.json",
+        "components.json",
         "teachers.npz",
         "draws",
     }
@@ -70,6 +73,25 @@ def test_the_same_seed_repeats_the_run_to_the_bit(files, run):
     first, second = (jax.tree.leaves(open_draws(path / "draws").positions()) for path in (run, files / "again"))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_center_can_be_given(files):
+    params = mlp(num_features=3, hidden=(4,), num_classes=2).init(jax.random.key(0))
+    # Far from what the labels say, and so narrow that the component is known by its chains.
+    write_params(files / "center.safetensors", jax.tree.map(lambda leaf: 0 * leaf + 30, params))
+    fit(files, files / "given", "--centers", f"noisy={files / 'center.safetensors'}")
+    components = json.loads((files / "given" / "components.json").read_text())["components"]
+    assert [component["name"] for component in components] == ["wide", "pool", "good", "noisy"]
+    assert components[3]["probability"] < 1e-3
+    assert components[3]["chains"] == []
+    manifest = json.loads((files / "given" / "manifest.json").read_text())
+    assert str(files / "center.safetensors") in manifest["input_sha256"]
+
+
+def test_a_center_of_no_teacher_is_refused(files, capsys):
+    with pytest.raises(SystemExit):
+        fit(files, files / "refused", "--centers", "nobody=center.safetensors")
+    assert "The teachers are good, noisy" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_opens_in_arviz(files, run):

@@ -39,3 +39,9 @@ def test_leave_one_out_scores_are_those_of_a_conjugate_model():
     np.testing.assert_allclose(leave_one_out_log_scores(log_likelihood), np.log([others, others]), atol=0.001)
     # With label i among the data the probabilities would be higher.
     assert np.log((14 + 1) / (20 + 2)) - np.log(others[0]) == pytest.approx(0.0225, abs=0.001)
+
+
+def test_labels_that_all_draws_find_equally_probable():
+    log_likelihood = np.zeros((1, 100, 3))
+    log_likelihood[0, :, 1] = np.log(0.25)
+    np.testing.assert_allclose(leave_one_out_log_scores(log_likelihood), [[0.0, np.log(0.25), 0.0]], atol=1e-12)

@@ -1,0 +1,101 @@
+"""What chains that settled in different modes should count: ``python -m experiments.chain_weights``.
+
+Simulation 1 with 50 labels among 12,000 inputs with teacher outputs, a student of 27 parameters, and six chains, under
+trust learned on the labels and a function-space prior strong enough to have many modes. The predictions of the six
+chains are averaged in three ways:
+
+- all chains alike;
+- by the library's weights: stacking, where the chains have not mixed;
+- the chain with the highest mean log density alone, which is what weights by evidence come down to at these distances;
+
+and compared with the chain that turns out best on the test points. Writes ``results.json`` and ``table.md`` to the
+folder of this file or to ``--out``, and replaces such files only where ``--overwrite`` is given.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.simulation1.__main__ import CONFIG, STUDENT
+from experiments.simulation1.design import Simulation1, simulation1_draws
+from experiments.study import markdown_table, results_files, study_parser, write_results
+from mtbkd_jax.data import Standardizer
+from mtbkd_jax.distillation import learn
+from mtbkd_jax.metrics import negative_log_likelihood
+from mtbkd_jax.posterior_sampling import sample_posterior
+from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.selection import GivenSettings
+from mtbkd_jax.uncertainty import predictive_mean
+
+NUM_LABELS, NUM_CHAINS = 50, 6
+POWERS = (0.1, 1.0)
+CONCENTRATION, WIDE_SCALE = 5.0, 3.0
+BEST, ALIKE, WEIGHED, DENSEST = "best chain", "all alike", "library", "highest log density"
+
+
+def main() -> None:
+    """Run every draw and power, and write and print the table."""
+    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="of the draws")
+    options = parser.parse_args()
+    files = results_files(options)
+    rows = []
+    for seed, draw in zip(options.seeds, simulation1_draws(options.seeds, NUM_LABELS), strict=True):
+        for power in POWERS:
+            rows.append({"seed": seed, "power": power, **compare(seed, draw, power)})
+            print(rows[-1], flush=True)
+    write_results(files, {"draws": rows}, table_over_draws(rows))
+
+
+def compare(seed: int, draw: Simulation1, power: float) -> dict[str, Any]:
+    """NLL of each way to weigh the chains, in nats."""
+    standardize = Standardizer.fit(draw.inputs)
+    config = replace(
+        CONFIG,
+        settings=GivenSettings(power, CONCENTRATION, float("inf"), WIDE_SCALE),
+        sampling=replace(CONFIG.sampling, num_chains=NUM_CHAINS),
+    )
+    learn_key, sample_key = jax.random.split(jax.random.key(seed))
+    lessons, _, choice = learn(
+        learn_key, standardize(draw.inputs), draw.labels, draw.teacher_logits, STUDENT, config=config
+    )
+    posterior = sample_posterior(sample_key, STUDENT, lessons, choice.settings, config=config)
+    draws, test_inputs = flatten_chains(posterior.run.positions), standardize(draw.test_inputs)
+    log_probs = jnp.asarray(predictive_log_probs(STUDENT, draws, test_inputs))
+    by_chain = log_probs.reshape(NUM_CHAINS, -1, *log_probs.shape[1:])
+
+    def nll(log_probs: jax.Array, weights: np.ndarray | None = None) -> float:
+        probs = predictive_mean(log_probs, None if weights is None else jnp.asarray(weights))
+        return negative_log_likelihood(probs, draw.test_labels)
+
+    log_density = np.asarray(posterior.run.info.log_density).mean(1)
+    of_chains = [nll(chain) for chain in by_chain]
+    return {
+        BEST: min(of_chains),
+        ALIKE: nll(log_probs),
+        WEIGHED: nll(log_probs, posterior.draw_weights),
+        DENSEST: of_chains[int(log_density.argmax())],
+        "is_stacked": posterior.is_stacked,
+        "nll_of_chains": of_chains,
+        "chain_weights": posterior.chain_weights.tolist(),
+        "log_density_of_chains": log_density.tolist(),
+    }
+
+
+def table_over_draws(rows: list[dict[str, Any]]) -> str:
+    """NLL less that of the best chain: mean ± standard deviation over draws, and the worst draw."""
+    table = {}
+    for power in POWERS:
+        of_power = [row for row in rows if row["power"] == power]
+        for way in (ALIKE, WEIGHED, DENSEST):
+            excess = np.array([row[way] - row[BEST] for row in of_power])
+            table[f"power {power:g}, {way}"] = {"excess": excess, "worst": np.array([excess.max()])}
+    return markdown_table(table, digits=4)
+
+
+if __name__ == "__main__":
+    main()
