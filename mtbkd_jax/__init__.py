@@ -14,6 +14,11 @@ _NAMES_OF_MODULE = {
         "cnn_layers",
         "mlp_layers",
     ),
+    "component_scales": (
+        "curvature_scales",
+        "fisher_diagonal",
+        "trajectory_scales",
+    ),
     "configuration": (
         "DistillationConfig",
         "SamplingConfig",

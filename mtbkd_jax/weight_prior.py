@@ -10,11 +10,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from mtbkd_jax.checks import SUM_TOLERANCE
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.types import Key, Params, Scalar
 
 _ROW_LENGTH = 512
@@ -26,7 +29,12 @@ class WeightMixture(dist.Distribution):
     Args:
       centers: ``[components, parameters]``.
       scales: standard deviations, ``[components]`` or ``[components, parameters]``; positive.
-      log_weights: ``[components]``, log v_k; they sum to one in probability.
+      log_weights: ``[components]``, log v_k; they sum to one in probability. A component of weight zero (log weight
+        -inf) takes no part.
+
+    Raises:
+      InputError: if a shape does not fit, a center is not finite, a scale is not a finite number above zero, or the
+        weights are no probabilities. Only the shape of what is traced by JAX is looked at.
 
     >>> mixture = WeightMixture(jnp.array([[2.0], [6.0]]), jnp.ones(2), jnp.log(jnp.array([0.5, 0.5])))
     >>> round(float(mixture.log_prob(jnp.array([2.0]))), 4)
@@ -43,11 +51,13 @@ class WeightMixture(dist.Distribution):
     def __init__(
         self,
         centers: Float[Array, "components parameters"],
-        scales: Float[Array, " components"] | Float[Array, "components parameters"],
-        log_weights: Float[Array, " components"],
+        scales: Float[Array, "..."],
+        log_weights: Float[Array, "..."],
         *,
         validate_args: bool | None = None,
     ):
+        # NumPyro rebuilds a distribution that has passed through a transformation without calling this.
+        _check_mixture(centers, scales, log_weights)
         self.centers = centers
         self.scales = scales if jnp.ndim(scales) == 2 else scales[:, None]
         self.log_weights = log_weights
@@ -66,7 +76,8 @@ class WeightMixture(dist.Distribution):
 
     def log_prob(self, value):
         """The normalised log density, in nats; leading axes of ``value`` are a batch."""
-        shared = -0.5 * value.shape[-1] * (jnp.log(2 * jnp.pi) + 1.0) + self._log_determinants().max()
+        of_first, beyond_first = self._log_determinants()
+        shared = -0.5 * value.shape[-1] * (jnp.log(2 * jnp.pi) + 1.0) + of_first + beyond_first.max()
         relative = jnp.vectorize(self.relative_log_prob, signature="(d)->()")
         return relative(value) + shared
 
@@ -77,13 +88,21 @@ class WeightMixture(dist.Distribution):
         noise = jax.random.normal(noise_key, (*sample_shape, self.centers.shape[1]), self.centers.dtype)
         return self.centers[index] + self.scales[index] * noise
 
-    def _log_determinants(self) -> Array:
+    def _log_determinants(self) -> tuple[Scalar, Float[Array, " components"]]:
+        """-Σ_i log s_ki in two parts: that of component 0, and what the others have beyond it.
+
+        The first part is what would drown, at millions of parameters, the differences between components: the second is
+        summed without it, and is exactly zero for the same scales.
+        """
         per_column = self.centers.shape[1] // self.scales.shape[1]
-        return -per_column * jnp.sum(jnp.log(self.scales), axis=-1)
+        # A constant of the derivatives: the sum of the two parts does not depend on it.
+        first = jax.lax.stop_gradient(self.scales[0])
+        beyond_first = jax.lax.map(lambda scales: jnp.sum(jnp.log(scales) - jnp.log(first)), self.scales)
+        return -per_column * jnp.sum(jnp.log(first)), -per_column * beyond_first
 
     def _log_constants(self) -> Array:
-        log_determinants = self._log_determinants()
-        return self.log_weights + log_determinants - log_determinants.max()
+        _, beyond_first = self._log_determinants()
+        return self.log_weights + beyond_first - beyond_first.max()
 
 
 def _exponents(value: Array, centers: Array, precisions: Array) -> Float[Array, " components"]:
@@ -153,3 +172,48 @@ def gaussian_prior(scale: float | Float[Array, ""]) -> Callable[[Params], Scalar
         return -0.5 * jnp.vdot(flat, flat) / jnp.square(scale)
 
     return log_density
+
+
+def _check_mixture(centers: Array, scales: Array, log_weights: Array) -> None:
+    """Refuse what makes no mixture; of what is traced by JAX only the shape can be looked at."""
+    where = "WeightMixture"
+    num_components, num_parameters = centers.shape
+    if jnp.shape(scales) not in ((num_components,), (num_components, num_parameters)):
+        expected = f"({num_components},) or ({num_components}, {num_parameters})"
+        action = "Give one standard deviation for each component, or one for each of its parameters."
+        raise InputError(where, "scales", f"shape {jnp.shape(scales)}", expected, action)
+    if jnp.shape(log_weights) != (num_components,):
+        action = "Give one log weight for each component."
+        raise InputError(where, "log_weights", f"shape {jnp.shape(log_weights)}", f"({num_components},)", action)
+
+    if _is_known(centers):
+        rows = np.flatnonzero(~np.isfinite(np.asarray(centers)).all(axis=1))
+        if rows.size:
+            found = (
+                f"NaN or infinite numbers in component {rows[0]}, and {rows.size} of {num_components} such components"
+            )
+            action = "Leave these components out, or distil them again: a climb that diverges ends in such numbers."
+            raise InputError(where, "centers", found, "finite numbers", action)
+    if _is_known(scales):
+        numbers = np.asarray(scales)
+        wrong = ~((numbers > 0) & np.isfinite(numbers))
+        if wrong.any():
+            first = tuple(np.argwhere(wrong)[0])
+            found = f"{numbers[first]} in component {first[0]}, and {wrong.sum()} of {numbers.size} such numbers"
+            action = "A component without a width, or without bounds, has no density: leave it out."
+            raise InputError(where, "scales", found, "finite numbers above zero", action)
+    if _is_known(log_weights):
+        with np.errstate(over="ignore"):
+            weights = np.exp(np.asarray(log_weights, np.float64))
+        if np.isnan(weights).any():
+            found = f"NaN in component {np.flatnonzero(np.isnan(weights))[0]}, as the logarithm of a negative weight is"
+            action = "Give the logarithms of weights that are zero or above and sum to one."
+            raise InputError(where, "log_weights", found, "logarithms of probabilities", action)
+        if not abs(weights.sum() - 1) < SUM_TOLERANCE:
+            found = f"weights that sum to {weights.sum():.4g}"
+            action = "Normalise them, for example by `jax.nn.log_softmax`."
+            raise InputError(where, "log_weights", found, "logarithms of weights that sum to one", action)
+
+
+def _is_known(value: Array) -> bool:
+    return not isinstance(value, jax.core.Tracer)
