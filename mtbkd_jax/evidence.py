@@ -38,6 +38,7 @@ ENOUGH_OVERLAP = 0.03
 Shirts and Mobley (2015)."""
 
 _LEAST_CURVATURE = 0.1
+_NUM_ERRORS = 10_000
 NUM_BLOCKS = 20
 """Blocks of draws that the standard errors of a bridge come from."""
 
@@ -61,7 +62,7 @@ class ComponentWeights(NamedTuple):
 
     Attributes:
       weights: ω_k, ``[components]``; they sum to one.
-      standard_errors: of ω_k, by the delta method.
+      standard_errors: of ω_k.
       method: how the evidence was estimated.
     """
 
@@ -71,16 +72,21 @@ class ComponentWeights(NamedTuple):
 
 
 def component_weights(log_prior_weights: Float[np.ndarray, " components"], evidence: Evidence) -> ComponentWeights:
-    """ω_k ∝ v_k Z_k, with ∂ω_k / ∂log Z_j = ω_k (1{k = j} − ω_j) for the standard errors.
+    """ω_k ∝ v_k Z_k; the standard errors are the spread of ω_k over normal errors of log Z.
+
+    A derivative would do for small errors only: where one component has nearly all the weight it is next to zero,
+    however little log Z is known.
 
     Args:
       log_prior_weights: log v_k.
       evidence: of the same components.
     """
-    weights = scipy.special.softmax(np.asarray(log_prior_weights, np.float64) + evidence.log_evidence)
-    jacobian = np.diag(weights) - np.outer(weights, weights)
-    variances = np.einsum("kj,ji,ki->k", jacobian, evidence.covariance, jacobian)
-    return ComponentWeights(weights, np.sqrt(np.maximum(variances, 0.0)), evidence.method)
+    log_weights = np.asarray(log_prior_weights, np.float64) + evidence.log_evidence
+    weights = scipy.special.softmax(log_weights)
+    zeros = np.zeros_like(log_weights)
+    errors = np.random.default_rng(0).multivariate_normal(zeros, evidence.covariance, _NUM_ERRORS, method="eigh")
+    around = scipy.special.softmax(log_weights + errors, axis=1) - weights
+    return ComponentWeights(weights, np.sqrt(np.mean(np.square(around), axis=0)), evidence.method)
 
 
 class Laplace(NamedTuple):
@@ -226,7 +232,9 @@ def bridge_evidence(
         [_solve_bridge(np.delete(densities, block, axis=1), component_of_chain, log_evidence)[0] for block in blocks]
     )
     deviations = without - without.mean(0)
-    covariance = (NUM_BLOCKS - 1) / NUM_BLOCKS * deviations.T @ deviations
+    # Student's t with one degree of freedom less than there are blocks has this much more variance than a normal.
+    inflation = (NUM_BLOCKS - 1) / (NUM_BLOCKS - 3)
+    covariance = inflation * (NUM_BLOCKS - 1) / NUM_BLOCKS * deviations.T @ deviations
     counts = np.bincount(component_of_chain) * num_draws
     overlap_matrix = shares.T @ shares / counts[:, None]
     eigenvalues = np.sort(np.abs(np.linalg.eigvals(overlap_matrix)))
@@ -277,13 +285,13 @@ def tempered_evidence(
     *,
     num_populations: int = 16,
     num_particles: int = 128,
-    num_moves: int = 5,
+    num_moves: int = 10,
 ) -> Float[Array, " populations"]:
     """Estimates of log Z_k by adaptive tempered sequential Monte Carlo (Del Moral, Doucet and Jasra, 2006).
 
     A population starts as draws of the component, z = (θ − center) / s ~ N(0, I), and is led to its posterior through
     N(z; 0, I) L(θ)^β with β from 0 to 1, each step as long as half of the population stays effective, by BlackJAX. It
-    is moved by HMC, whose step size follows the acceptance.
+    is moved by HMC, whose mass matrix is that of the population and whose step size follows the acceptance.
 
     Args:
       key: of the populations.
@@ -313,7 +321,6 @@ def tempered_evidence(
         blackjax.smc.resampling.systematic,
         target_ess=0.5,
     )
-    unit_mass = jnp.ones((1, flat_center.size))
 
     def lead(key: Key) -> Scalar:
         start_key, key = jax.random.split(key)
@@ -322,7 +329,9 @@ def tempered_evidence(
 
         def step(carry):
             state, index, log_step_size, log_evidence = carry
-            parameters = {"step_size": jnp.exp(log_step_size)[None], "inverse_mass_matrix": unit_mass}
+            mean = state.weights @ state.particles
+            variances = state.weights @ jnp.square(state.particles - mean[None])
+            parameters = {"step_size": jnp.exp(log_step_size)[None], "inverse_mass_matrix": variances[None]}
             state, info = kernel(jax.random.fold_in(key, index), state, num_moves, parameters)
             log_step_size += info.update_info.acceptance_rate.mean() - 0.8
             return state, index + 1, log_step_size, log_evidence + info.log_likelihood_increment
@@ -335,12 +344,24 @@ def tempered_evidence(
 
 
 def evidence_of_populations(log_evidence: Float[np.ndarray, "components populations"]) -> Evidence:
-    """The mean over populations of each Z_k, whose estimates are independent; the errors are those of a jackknife."""
+    """log Z_k from independent populations, whose estimates Ẑ are unbiased and log-normal for many particles.
+
+        log Z = m + s² / 2,        variance s² / n + s⁴ / (2 (n − 1))
+
+    with m and s² the mean and the variance of log Ẑ over n populations (Bérard, Del Moral and Doucet, 2014). The
+    logarithm of their mean would lean on the few highest where they differ by nats. The variance is raised by (n − 1) /
+    (n − 3), that of Student's t, since s² is an estimate itself.
+
+    Args:
+      log_evidence: log Ẑ, nats.
+
+    Raises:
+      InputError: if there are fewer than four populations.
+    """
     log_evidence = np.asarray(log_evidence, np.float64)
     count = log_evidence.shape[1]
-    mean = scipy.special.logsumexp(log_evidence, axis=1) - np.log(count)
-    without = np.stack(
-        [scipy.special.logsumexp(np.delete(log_evidence, i, axis=1), axis=1) - np.log(count - 1) for i in range(count)]
-    )
-    variances = (count - 1) * without.var(0)
-    return Evidence(mean, np.diag(variances), "tempering")
+    if count < 4:
+        raise InputError("evidence_of_populations", "populations", f"{count}", "four or more", "Run more of them.")
+    spread = log_evidence.var(1, ddof=1)
+    variances = (spread / count + spread**2 / (2 * (count - 1))) * (count - 1) / (count - 3)
+    return Evidence(log_evidence.mean(1) + spread / 2, np.diag(variances), "tempering")

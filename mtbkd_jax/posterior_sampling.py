@@ -63,7 +63,7 @@ from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 WORTH_SAMPLING = 1e-3
 """Components of less posterior probability, by Laplace, are left out."""
 
-_NUM_POPULATIONS, _NUM_PARTICLES = 4, 64
+_NUM_POPULATIONS, _NUM_PARTICLES = 8, 128
 _NUM_PROBES, _NUM_STACKED = 100, 500
 
 

@@ -163,8 +163,8 @@ def test_weights_and_their_errors():
     covariance = np.diag([0.01, 0.02, 0.04])
     found = component_weights(log_prior, Evidence(log_evidence, covariance, "bridge"))
     np.testing.assert_allclose(found.weights, scipy.special.softmax(log_prior + log_evidence))
-    draws = np.random.default_rng(0).multivariate_normal(log_evidence, covariance / 100, size=20_000)
-    simulated = scipy.special.softmax(log_prior + draws, axis=1).std(0) * 10
+    draws = np.random.default_rng(1).multivariate_normal(log_evidence, covariance, size=100_000)
+    simulated = scipy.special.softmax(log_prior + draws, axis=1).std(0)
     np.testing.assert_allclose(found.standard_errors, simulated, rtol=0.03)
 
 
@@ -185,3 +185,14 @@ def test_laplace_where_the_data_say_nothing():
 
     estimate = laplace_evidence(jax.random.key(0), flat, None, jnp.zeros(40), jnp.zeros(40), 0.5)
     np.testing.assert_allclose(estimate.log_evidence, 0.0, atol=1e-5)
+
+
+def test_an_uncertain_lead_of_many_nats_is_an_uncertain_weight():
+    # The derivative of the larger weight is e⁻⁵ here, and the lead may as well be none.
+    found = component_weights(np.log([0.5, 0.5]), Evidence(np.array([5.0, 0.0]), np.diag([9.0, 9.0]), "tempering"))
+    assert found.standard_errors[0] > 0.1
+
+
+def test_few_populations_are_refused():
+    with pytest.raises(InputError, match="populations: found 3"):
+        evidence_of_populations(np.zeros((2, 3)))
