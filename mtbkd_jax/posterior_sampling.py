@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_sampling
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.evidence import (
     NUM_BLOCKS,
     ComponentWeights,
@@ -120,10 +121,14 @@ def sample_posterior(
       config: how.
       sink: where draws are streamed to; None keeps them in memory.
       progress: called after each chunk of draws.
+
+    Raises:
+      InputError: if chains are to be stacked and there is no label to stack them by, or no climb ends at a mode.
     """
     sampling = config.sampling
     check_sampling(sampling)
-    look_key, start_key, mode_key, init_key, warm_up_key, chain_key, evidence_key = jax.random.split(key, 7)
+    _check_labels_to_stack_by(sampling, lessons.examples)
+    look_key, start_key, mode_key, chain_key, evidence_key = jax.random.split(key, 5)
     stages = climb_stages(lessons, settings)
     components, log_prior_weights = prior_components(
         lessons.centers, settings, defensive_weight=config.defensive_weight
@@ -151,36 +156,8 @@ def sample_posterior(
         starts = _moved_to_components(starts, lessons, component_of_chain)
     modes, curvatures = climb(mode_key, starts, own)
     sampler, step_size = _sampler_and_step_size(posterior, sampling, float(jnp.max(curvatures)))
-    states = start_chains(sampler, modes, init_key)
-    data = {"data": stages[-1], "own_data": own}
-    if sampling.sampler in ADAPTED_SAMPLERS:
-        draw_batch, num_burn_in = with_component(full_batch), 0
-        states, step_sizes = warm_up(
-            sampler,
-            states,
-            key=warm_up_key,
-            draw_batch=draw_batch,
-            num_steps=sampling.num_burn_in,
-            initial_step_size=step_size,
-            **data,
-        )
-        schedule = constant(step_sizes)
-    else:
-        draw_batch, num_burn_in = with_component(minibatch), sampling.num_burn_in
-        schedule = _schedule(sampling, step_size)
-    run = sample_chains(
-        sampler,
-        states,
-        key=chain_key,
-        draw_batch=draw_batch,
-        step_size=schedule,
-        num_draws=sampling.num_draws,
-        num_burn_in=num_burn_in,
-        thinning=sampling.thinning,
-        sink=sink,
-        progress=progress,
-        **data,
-    )
+    run = _run_chains(chain_key, sampler, step_size, modes, stages[-1], own, sampling, minibatch, sink, progress)
+
     alive = component_of_chain[run.failed_at < 0]
     positions = run.positions if sink is None else sink.positions()
     log_probs, labels = _predictions_of_labels(student, positions, lessons.examples)
@@ -195,6 +172,53 @@ def sample_posterior(
         weights.weights, alive, log_probs, np.asarray(run.info.log_density), labels
     )
     return SampledPosterior(run, alive, weights, chain_weights, is_stacked)
+
+
+def _run_chains(
+    key: Key,
+    sampler: Sampler,
+    step_size: float,
+    modes: Params,
+    examples: Examples,
+    components: Component,
+    sampling: SamplingConfig,
+    minibatch: DrawBatch,
+    sink: DrawSink | None,
+    progress: Progress | None,
+) -> ChainRun:
+    """Warm up the chains that need it, and sample."""
+    init_key, warm_up_key, chain_key = jax.random.split(key, 3)
+    states = start_chains(sampler, modes, init_key)
+    if sampling.sampler in ADAPTED_SAMPLERS:
+        draw_batch, num_burn_in = with_component(full_batch), 0
+        states, step_sizes = warm_up(
+            sampler,
+            states,
+            key=warm_up_key,
+            data=examples,
+            own_data=components,
+            draw_batch=draw_batch,
+            num_steps=sampling.num_burn_in,
+            initial_step_size=step_size,
+        )
+        schedule = constant(step_sizes)
+    else:
+        draw_batch, num_burn_in = with_component(minibatch), sampling.num_burn_in
+        schedule = _schedule(sampling, step_size)
+    return sample_chains(
+        sampler,
+        states,
+        key=chain_key,
+        data=examples,
+        own_data=components,
+        draw_batch=draw_batch,
+        step_size=schedule,
+        num_draws=sampling.num_draws,
+        num_burn_in=num_burn_in,
+        thinning=sampling.thinning,
+        sink=sink,
+        progress=progress,
+    )
 
 
 def worth_sampling(
@@ -234,6 +258,12 @@ def weights_of_chains(
                 shares, is_stacked = _stacked(log_probs[chains], labels), True
         chain_weights[chains] = component_weights[component] * shares
     return chain_weights / chain_weights.sum(), is_stacked
+
+
+def _check_labels_to_stack_by(sampling: SamplingConfig, examples: Examples) -> None:
+    if sampling.chain_weighting == "stacking" and not (np.asarray(examples.labels) >= 0).any():
+        action = "Weigh the chains by evidence, or label some examples."
+        raise InputError("sampling", "chain_weighting", "stacking, and no label", "labels to stack by", action)
 
 
 def _stacked(
@@ -348,6 +378,10 @@ def _evidence_by_laplace(
     found = jax.jit(over_chains(look, mesh))(copy_to_chains((modes, components), mesh), copy_to_all(examples, mesh))
     # A mode that was not found has no evidence.
     log_evidence = np.nan_to_num(np.asarray(found.log_evidence, np.float64), nan=-np.inf)
+    if np.isneginf(log_evidence).all():
+        found_instead, expected = "none that is finite, for any component", "a finite one"
+        action = "Check the inputs and teachers for extreme numbers, or widen the scales."
+        raise InputError("sample_posterior", "evidence", found_instead, expected, action)
     return Evidence(log_evidence, np.diag(np.nan_to_num(np.asarray(found.standard_error)) ** 2), "laplace")
 
 

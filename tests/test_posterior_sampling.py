@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from mtbkd_jax.centers import Centers
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.evidence import ComponentWeights
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.lessons import Lessons, with_components
@@ -142,3 +143,11 @@ def test_stacking_of_all_chains_samples_every_component(lessons):
     assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
     assert posterior.is_stacked
     assert posterior.chain_weights.sum() == pytest.approx(1)
+
+
+def test_stacking_needs_a_label(lessons):
+    student, lessons = lessons
+    blank = lessons._replace(examples=lessons.examples._replace(labels=jnp.full(NUM_EXAMPLES, -1)))
+    config = replace(CONFIG, sampling=replace(EXACT, chain_weighting="stacking"))
+    with pytest.raises(InputError, match="stacking, and no label"):
+        sample_posterior(jax.random.key(5), student, blank, PriorSettings(1.0, 5.0, 0.01, 1.0), config=config)
