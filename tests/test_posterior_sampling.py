@@ -97,6 +97,25 @@ def test_weighted_chains_of_the_components_are_the_posterior(lessons):
     np.testing.assert_allclose(covariance / np.outer(scale, scale), np.corrcoef(expected.T), atol=0.06)
 
 
+def test_few_draws_are_weighed_by_tempering(lessons):
+    student, lessons = lessons
+    settings = PriorSettings(0.5, 2.0, 0.35, 1.0)
+    few, many = (
+        sample_posterior(
+            jax.random.key(5),
+            student,
+            lessons,
+            settings,
+            config=replace(CONFIG, sampling=replace(EXACT, num_draws=count)),
+        ).weights
+        for count in (16, 1000)
+    )
+    assert (few.method, many.method) == ("tempering", "bridge")
+    errors = np.hypot(few.standard_errors, many.standard_errors)
+    assert (np.abs(few.weights - many.weights) < 4 * errors).all()
+    assert (errors < 0.1).all()
+
+
 def test_components_worth_sampling_come_in_the_order_of_their_weight():
     weights = np.array([0.2, 1e-5, 0.5, 0.2999])
     assert worth_sampling(weights, 4).tolist() == [2, 3, 0]
