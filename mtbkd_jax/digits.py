@@ -15,7 +15,8 @@ Each sees all the teachers' images of its own digits and one in twenty of the ot
 is often wrong, and certain, about those it barely knows. No teacher is good everywhere; together they know every digit.
 
 Nothing is read but the data set that scikit-learn carries, and nothing is written. What comes out depends on the
-arguments alone: the number of threads plays no part.
+arguments alone, but for the convolutional network: on some processors XLA's convolutions round in another way when
+another number of threads shares them, and no compiler option that was tried forbids it.
 """
 
 import dataclasses
