@@ -43,7 +43,7 @@ from mtbkd_jax.evidence import (
 from mtbkd_jax.examples import Examples, full_batch, minibatch_for
 from mtbkd_jax.lessons import Lessons, climb_stages
 from mtbkd_jax.posterior import find_mode_in_stages
-from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.prediction import flatten_chains, flatten_weights, predictive_log_probs
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
 from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
@@ -53,6 +53,7 @@ from mtbkd_jax.settings import (
     PriorSettings,
     component_posterior,
     distillation_likelihood,
+    mixture_of,
     prior_components,
 )
 from mtbkd_jax.stacking import leave_one_out_log_scores, stacking_weights
@@ -89,8 +90,7 @@ class SampledPosterior(NamedTuple):
     @property
     def draw_weights(self) -> Float[np.ndarray, " draws"]:
         """The weight of every draw, chain after chain as ``flatten_chains`` puts them; they sum to one."""
-        num_draws = self.run.info.log_density.shape[1]
-        return np.repeat(self.chain_weights / num_draws, num_draws)
+        return flatten_weights(self.chain_weights, self.run.info.log_density.shape[1])
 
     @property
     def main_component(self) -> int:
@@ -433,15 +433,11 @@ def _with_refined(
 @jax.jit
 def component_log_densities(positions: Params, components: Component) -> Float[Array, "chains draws components"]:
     """log Normal(θ; center_k, scale_k²) of every draw, up to the constant that all components share, in nats."""
+    num_components = components.scale.shape[0]
+    mixture = mixture_of(components, jnp.full(num_components, -jnp.log(num_components)))
 
     def of_draw(params: Params) -> Float[Array, " components"]:
-        flat = ravel_pytree(params)[0]
-
-        def of_component(component: Component) -> Array:
-            offset = (flat - ravel_pytree(component.center)[0]) / component.scale
-            return -0.5 * jnp.vdot(offset, offset) - flat.size * jnp.log(component.scale)
-
-        return jax.lax.map(of_component, components)
+        return mixture.component_log_densities(ravel_pytree(params)[0])
 
     return jax.lax.map(lambda chain: jax.lax.map(of_draw, chain), positions)
 

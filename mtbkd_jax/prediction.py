@@ -95,3 +95,8 @@ def predict(
 def flatten_chains(positions: Params) -> Params:
     """Parameters ``[chains, draws, ...]`` as ``[chains * draws, ...]``."""
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), positions)
+
+
+def flatten_weights(chain_weights: Float[np.ndarray, " chains"], num_draws: int) -> Float[np.ndarray, " draws"]:
+    """The weight of every draw, in the order of ``flatten_chains``: those of a chain share its weight equally."""
+    return np.repeat(chain_weights / num_draws, num_draws)

@@ -37,7 +37,7 @@ from mtbkd_jax.function_prior import responsibilities
 from mtbkd_jax.lessons import with_components
 from mtbkd_jax.metrics import classification_metrics
 from mtbkd_jax.posterior_sampling import SampledPosterior
-from mtbkd_jax.prediction import Prediction, flatten_chains, predict, predictive_log_probs
+from mtbkd_jax.prediction import Prediction, flatten_chains, flatten_weights, predict, predictive_log_probs
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, cnn, mlp
 from mtbkd_jax.types import Key, Params
@@ -133,7 +133,7 @@ class Run:
     @property
     def draw_weights(self) -> np.ndarray:
         """What each draw counts, ``[draws]``: by the probability of the component that its chain has sampled."""
-        return np.repeat(self.chain_weights / self.draws.num_draws, self.draws.num_draws)
+        return flatten_weights(self.chain_weights, self.draws.num_draws)
 
     def log_probs(self, inputs: np.ndarray) -> np.ndarray:
         """Log class probabilities of every draw, ``[draws, examples, classes]``."""

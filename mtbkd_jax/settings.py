@@ -100,7 +100,11 @@ def prior_components(
 
 def weight_mixture(centers: Centers, settings: PriorSettings, *, defensive_weight: float) -> WeightMixture:
     """The weight-space prior; arguments are those of ``prior_components``."""
-    components, log_weights = prior_components(centers, settings, defensive_weight=defensive_weight)
+    return mixture_of(*prior_components(centers, settings, defensive_weight=defensive_weight))
+
+
+def mixture_of(components: Component, log_weights: Float[Array, " components"]) -> WeightMixture:
+    """Stacked components as a distribution over the flat parameter vector."""
     flat = jax.vmap(lambda params: ravel_pytree(params)[0])(components.center)
     return WeightMixture(flat, components.scale, log_weights)
 
