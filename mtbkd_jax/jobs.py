@@ -188,10 +188,8 @@ def run_digits(config: "Study") -> None:
             strict=True,
         )
     }
-    rows["no teacher"] = (
-        size,
-        all_metrics(predictive_log_probs(student, flatten_chains(plain.run.positions), test_inputs), study.test_labels),
-    )
+    plain_log_probs = predictive_log_probs(student, flatten_chains(plain.run.positions), test_inputs)
+    rows["no teacher"] = (size, all_metrics(plain_log_probs, study.test_labels, plain.draw_weights))
     rows["classical KD"] = (
         size,
         all_metrics(
