@@ -65,6 +65,7 @@ WITHIN = 3.0
 """Standard errors that every ω_k must be within."""
 
 RULE, BRIDGE, TEMPERING, LAPLACE = "rule", "bridge", "tempering", "laplace"
+MOMENTS = {"mean_scores": "mean", "covariance_scores": "covariance"}
 
 
 class ChainData(NamedTuple):
@@ -73,9 +74,6 @@ class ChainData(NamedTuple):
     inputs: Any
     targets: Any
     component: Component
-
-
-MOMENTS = {"mean_scores": "mean", "covariance_scores": "covariance"}
 
 
 def main() -> None:
