@@ -94,7 +94,7 @@ def distil_classically(key: Key, student: Student, lessons: Lessons, config: Dis
     def build(settings: PriorSettings, examples: Examples) -> Problem:
         terms = (categorical_log_likelihood, classical_distillation(strength=settings.power))
         posterior = log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
-        return Problem(posterior, student.init(start_key), (examples,))
+        return Problem(posterior, jax.tree.map(lambda leaf: leaf[None], student.init(start_key)), 1, (examples,))
 
     draw_batch = minibatch_for(examples.labels, config.sampling.batch_size)
 
@@ -121,4 +121,4 @@ def distil_classically(key: Key, student: Student, lessons: Lessons, config: Dis
             num_steps=config.sampling.num_mode_steps,
         ).params
 
-    return ClassicalStudent(climb(problem.start, examples), strength, scale)
+    return ClassicalStudent(climb(student.init(start_key), examples), strength, scale)

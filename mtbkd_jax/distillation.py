@@ -181,8 +181,16 @@ def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationCo
     folds = held_out_folds(fold_key, lesson_key, lessons, prepare, config.num_folds)
 
     def build(settings: PriorSettings, fold_lessons: Lessons) -> Problem:
-        pool = jax.tree.map(lambda leaf: leaf[0], fold_lessons.centers.params)
-        start = tree_where(jnp.isfinite(settings.center_scale), pool, student.init(start_key))
+        # Around centers the posterior is that of whichever component has the evidence, mostly a teacher's and not the
+        # pool's, so all are tried. Their scales are equal, and the density at the mode tells them apart well enough.
+        centers = fold_lessons.centers.params
+        has_centers = jnp.isfinite(settings.center_scale)
+        starts = tree_where(
+            has_centers,
+            centers,
+            jax.tree.map(lambda leaf, of: jnp.broadcast_to(leaf, of.shape), student.init(start_key), centers),
+        )
+        num_starts = jnp.where(has_centers, jax.tree.leaves(centers)[0].shape[0], 1)
         posterior = distillation_posterior(
             student,
             fold_lessons.centers,
@@ -190,7 +198,7 @@ def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationCo
             temperature=config.softening,
             defensive_weight=config.defensive_weight,
         )
-        return Problem(posterior, start, climb_stages(fold_lessons, settings))
+        return Problem(posterior, starts, num_starts, climb_stages(fold_lessons, settings))
 
     score = cross_validation(
         chain_key,

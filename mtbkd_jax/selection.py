@@ -29,13 +29,14 @@ from jaxtyping import Array, Float, Int
 
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
 from mtbkd_jax.checks import check_not_negative, check_positive
-from mtbkd_jax.examples import Examples
+from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
 from mtbkd_jax.settings import PriorSettings, no_teacher
 from mtbkd_jax.step_size import hamiltonian_step_size, largest_curvature_around
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
+from mtbkd_jax.tree import tree_where
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, label_coverage
 
@@ -118,16 +119,18 @@ class Fold(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A candidate's posterior on a fold: what it is, where its chain starts, and what it sees.
+    """A candidate's posterior on a fold: what it is, where its chain may start, and what it sees.
 
     Attributes:
       log_density: the posterior.
-      start: parameters.
+      starts: parameters, stacked.
+      num_starts: how many of them, the first ones, are tried.
       climb: the data of each stage of the climb to the mode; the last are those that minibatches are drawn from.
     """
 
     log_density: MinibatchLogDensity
-    start: Params
+    starts: Params
+    num_starts: int | Int[Array, ""]
     climb: tuple[Examples, ...]
 
 
@@ -207,17 +210,10 @@ def cross_validation(
 def _short_chain(
     key: Key, student: Student, problem: Problem, scale: Array, inputs: Array, draw_batch: DrawBatch, budget: Budget
 ) -> Float[Array, "draws examples classes"]:
-    """Log class probabilities of a short SGHMC chain from the mode near the start; of the mode itself for no steps."""
+    """Log class probabilities of a short SGHMC chain from the best mode; of the mode itself for no steps."""
     mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
     examples = problem.climb[-1]
-    mode = find_mode_in_stages(
-        problem.log_density,
-        problem.start,
-        key=mode_key,
-        stages=problem.climb,
-        draw_batch=draw_batch,
-        num_steps=budget.num_mode_steps,
-    )
+    mode = _best_mode(mode_key, problem, draw_batch, budget.num_mode_steps)
     if budget.num_steps == 0:
         return jax.nn.log_softmax(student.apply(mode, inputs))[None]
     batch = draw_batch(curvature_key, examples)
@@ -237,6 +233,25 @@ def _short_chain(
     state, _ = jax.lax.scan(advance, sampler.init(mode, init_key), jnp.arange(budget.num_burn_in))
     starts = budget.num_burn_in + budget.thinning * jnp.arange(budget.num_steps // budget.thinning)
     return jax.lax.scan(advance_and_predict, state, starts)[1]
+
+
+def _best_mode(key: Key, problem: Problem, draw_batch: DrawBatch, num_steps: int) -> Params:
+    """Of the modes near the starts, the one of the highest density."""
+
+    def climb(index, best):
+        mode = find_mode_in_stages(
+            problem.log_density,
+            jax.tree.map(lambda leaf: leaf[index], problem.starts),
+            key=key,
+            stages=problem.climb,
+            draw_batch=draw_batch,
+            num_steps=num_steps,
+        )
+        log_density = problem.log_density(mode, full_batch(key, problem.climb[-1]))
+        return tree_where(log_density > best[1], (mode, log_density), best)
+
+    first = jax.tree.map(lambda leaf: leaf[0], problem.starts)
+    return jax.lax.fori_loop(0, problem.num_starts, climb, (first, -jnp.inf))[0]
 
 
 class Choice(NamedTuple):

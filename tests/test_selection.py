@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, full_batch
@@ -19,7 +20,7 @@ from mtbkd_jax.selection import (
 from mtbkd_jax.settings import PriorSettings, no_teacher
 from mtbkd_jax.students import mlp
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS
-from mtbkd_jax.weight_prior import gaussian_prior
+from mtbkd_jax.weight_prior import WeightMixture, gaussian_prior, weight_space_prior
 
 NUM_LABELLED = 12
 
@@ -160,8 +161,8 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
     def build(settings, examples):
         prior = gaussian_prior(settings.wide_scale)
         posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
-        start = jax.tree.map(jnp.zeros_like, student.init(jax.random.key(0)))
-        return Problem(posterior, start, (examples,))
+        starts = jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], student.init(jax.random.key(0)))
+        return Problem(posterior, starts, 1, (examples,))
 
     candidates = PriorSettings(*map(np.array, zip(no_teacher(3.0), no_teacher(1e-3), strict=True)))
     score = cross_validation(
@@ -184,6 +185,32 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
     assert (covered[:, :, ~held_out] == 0).all()
     levels = 1.0 if num_steps == 0 else np.array(COVERAGE_LEVELS)
     np.testing.assert_allclose(covered[1][:, held_out].mean(1), levels, atol=0.06)
+
+
+@pytest.mark.parametrize("num_starts", [1, 2])
+def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to(num_starts):
+    # Two narrow components; the labels agree with the second one's center, and a chain never crosses.
+    student = mlp(num_features=1, hidden=(), num_classes=2)
+    inputs = jnp.linspace(-2, 2, NUM_LABELLED)[:, None]
+    labels = (inputs[:, 0] > 0).astype(jnp.int32)
+    is_held_out = jnp.arange(NUM_LABELLED) % 3 == 0
+    fold = Fold(Examples(inputs, jnp.where(is_held_out, -1, labels)), inputs, jnp.where(is_held_out, labels, -1))
+    zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, student.init(jax.random.key(0))))
+    slope = zero.at[-2:].set(jnp.array([-3.0, 3.0]))
+    centers = jnp.stack([-slope, slope])
+
+    def build(settings, examples):
+        prior = weight_space_prior(
+            WeightMixture(centers, jnp.full(2, settings.center_scale), jnp.log(jnp.full(2, 0.5)))
+        )
+        posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
+        return Problem(posterior, jax.vmap(unravel)(centers), num_starts, (examples,))
+
+    candidate = PriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0)))
+    budget = Budget(num_mode_steps=100, num_burn_in=20, num_steps=40, thinning=10)
+    score = cross_validation(jax.random.key(1), student, [fold], build=build, draw_batch=full_batch, budget=budget)
+    agrees = score(candidate).log_scores[0, np.asarray(is_held_out)] > np.log(0.5)
+    assert agrees.all() if num_starts == 2 else not agrees.any()
 
 
 @pytest.mark.parametrize(
