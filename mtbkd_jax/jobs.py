@@ -302,6 +302,11 @@ def _print_components(console: Console, result: Distillation, teacher_names: Seq
             f"{c['name']} {c['probability']:.3f} ± {c['standard_error']:.3f}" for c in of["components"]
         )
         console.print(f"Probability of each component of the weight-space prior (by {of['method']}): {probabilities}.")
+    if damped := [component["name"] for component in of["components"] if component["is_damped"]]:
+        console.print(
+            f"The posterior is not concave at the mode of {', '.join(damped)}: the curvature was damped, so that the "
+            "evidence there by Laplace is rough."
+        )
 
 
 def _comparison(rows: Mapping[str, tuple[int, Mapping[str, float | None]]]) -> Table:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_sampling
@@ -65,7 +65,7 @@ from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 WORTH_SAMPLING = 1e-3
 """Components of less posterior probability, by Laplace, are left out."""
 
-_NUM_POPULATIONS, _NUM_PARTICLES = 8, 128
+_NUM_POPULATIONS, _NUM_PARTICLES = 8, 32
 _NUM_PROBES, _NUM_STACKED = 100, 500
 
 
@@ -77,6 +77,8 @@ class SampledPosterior(NamedTuple):
       component_of_chain: the component of the weight-space prior that each chain has sampled; 0 is the wide one, 1 that
         of the pool, then one for each teacher.
       weights: posterior probabilities of all components; of those that were not sampled, by Laplace.
+      is_damped: whether the posterior curved upwards near the component's mode, so that its evidence by Laplace is
+        that of a curvature that was raised there.
       chain_weights: what the draws of each chain count together; they sum to one.
       is_stacked: whether stacking had a part in them.
     """
@@ -84,6 +86,7 @@ class SampledPosterior(NamedTuple):
     run: ChainRun
     component_of_chain: Int[np.ndarray, " chains"]
     weights: ComponentWeights
+    is_damped: Bool[np.ndarray, " components"]
     chain_weights: Float[np.ndarray, " chains"]
     is_stacked: bool
 
@@ -142,10 +145,10 @@ def sample_posterior(
 
     if np.isfinite(settings.center_scale):
         modes, _ = climb(look_key, _starts_of_components(lessons), components)
-        evidence = _evidence_by_laplace(look_key, likelihood, stages[-1], modes, components)
+        evidence, is_damped = _evidence_by_laplace(look_key, likelihood, stages[-1], modes, components)
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
     else:
-        first_look = ComponentWeights(np.ones(1), np.zeros(1), "alone")
+        first_look, is_damped = ComponentWeights(np.ones(1), np.zeros(1), "alone"), np.zeros(1, bool)
     least = 0.0 if sampling.chain_weighting == "stacking" else WORTH_SAMPLING
     sampled = worth_sampling(first_look.weights, sampling.num_chains, least)
     component_of_chain = sampled[np.arange(sampling.num_chains) % sampled.size]
@@ -162,7 +165,7 @@ def sample_posterior(
     positions = run.positions if sink is None else sink.positions()
     log_probs, labels = _predictions_of_labels(student, positions, lessons.examples)
     if sampling.chain_weighting == "stacking":
-        return SampledPosterior(run, alive, first_look, _stacked(log_probs, labels), is_stacked=True)
+        return SampledPosterior(run, alive, first_look, is_damped, _stacked(log_probs, labels), is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1:
         can_bridge = sampling.temperature == 1 and sampling.num_draws >= NUM_BLOCKS
@@ -171,7 +174,7 @@ def sample_posterior(
     chain_weights, is_stacked = weights_of_chains(
         weights.weights, alive, log_probs, np.asarray(run.info.log_density), labels
     )
-    return SampledPosterior(run, alive, weights, chain_weights, is_stacked)
+    return SampledPosterior(run, alive, weights, is_damped, chain_weights, is_stacked)
 
 
 def _run_chains(
@@ -367,8 +370,11 @@ def _climb_all(
 
 def _evidence_by_laplace(
     key: Key, likelihood: MinibatchLogDensity, examples: Examples, modes: Params, components: Component
-) -> Evidence:
-    """The first look: independent errors, although the probes are the same for all and their noise cancels in part."""
+) -> tuple[Evidence, Bool[np.ndarray, " components"]]:
+    """The first look, and whose curvature was damped.
+
+    Its errors count as independent, although the probes are the same for all and their noise cancels in part.
+    """
 
     def look(chain, examples):
         mode, component = chain
@@ -382,7 +388,8 @@ def _evidence_by_laplace(
         found_instead, expected = "none that is finite, for any component", "a finite one"
         action = "Check the inputs and teachers for extreme numbers, or widen the scales."
         raise InputError("sample_posterior", "evidence", found_instead, expected, action)
-    return Evidence(log_evidence, np.diag(np.nan_to_num(np.asarray(found.standard_error)) ** 2), "laplace")
+    errors = np.nan_to_num(np.asarray(found.standard_error))
+    return Evidence(log_evidence, np.diag(errors**2), "laplace"), np.asarray(found.is_damped)
 
 
 def _refined_evidence(
@@ -401,19 +408,17 @@ def _refined_evidence(
         bridge = bridge_evidence(np.asarray(component_log_densities(positions, sampled)), index_of_chain)
         if bridge.is_trustworthy:
             return bridge.evidence
-    batch = full_batch(key, examples)
-    populations = [
-        tempered_evidence(
-            jax.random.fold_in(key, index),
-            likelihood,
-            batch,
-            *_rows(sampled, index),
-            num_populations=_NUM_POPULATIONS,
-            num_particles=_NUM_PARTICLES,
-        )
-        for index in range(numbers.size)
-    ]
-    return evidence_of_populations(np.stack(populations))
+
+    def lead(population, batch):
+        key, component = population
+        return tempered_evidence(key, likelihood, batch, *component, num_populations=1, num_particles=_NUM_PARTICLES)
+
+    populations = _rows(sampled, np.repeat(np.arange(numbers.size), _NUM_POPULATIONS))
+    keys = jax.random.split(key, numbers.size * _NUM_POPULATIONS)
+    mesh = chain_mesh(keys.size)
+    shared = copy_to_all(full_batch(key, examples), mesh)
+    log_evidence = jax.jit(over_chains(lead, mesh))(copy_to_chains((keys, populations), mesh), shared)
+    return evidence_of_populations(np.asarray(log_evidence).reshape(numbers.size, _NUM_POPULATIONS))
 
 
 def _with_refined(

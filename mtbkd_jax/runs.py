@@ -364,7 +364,7 @@ def component_names(posterior: SampledPosterior, teacher_names: Sequence[str]) -
 
 
 def components_to_json(posterior: SampledPosterior, teacher_names: Sequence[str]) -> dict[str, Any]:
-    """Each component's posterior probability, its standard error, and the chains that have sampled it."""
+    """Each component's posterior probability, its standard error, the chains that have sampled it, and damping."""
     weights = posterior.weights
     return {
         "method": weights.method,
@@ -376,6 +376,7 @@ def components_to_json(posterior: SampledPosterior, teacher_names: Sequence[str]
                 "probability": float(weights.weights[number]),
                 "standard_error": float(weights.standard_errors[number]),
                 "chains": np.flatnonzero(posterior.component_of_chain == number).tolist(),
+                "is_damped": bool(posterior.is_damped[number]),
             }
             for number, name in enumerate(component_names(posterior, teacher_names))
         ],

@@ -75,6 +75,8 @@ def test_weighted_chains_of_the_components_are_the_posterior(lessons):
     positions = whole_mixture(student, lessons, settings)
     posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=CONFIG)
     assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
+    # Around narrow centers the prior's curvature outweighs any other; the wide component's mode is in a hilly place.
+    assert posterior.is_damped.tolist() == [True, False, False, False]
     assert posterior.weights.method == "bridge"
 
     # A chain of the whole posterior says how probable a component is by the mean of its responsibility.
@@ -130,7 +132,9 @@ def test_chains_of_a_component_share_its_weight():
     no_labels = np.zeros((3, 5, 0, 2)), np.zeros((3, 5)), np.zeros(0, int)
     chain_weights, is_stacked = weights_of_chains(weights.weights, components, *no_labels)
     assert not is_stacked
-    posterior = SampledPosterior(run, components, weights, chain_weights, is_stacked)
+    posterior = SampledPosterior(
+        run, components, weights, np.zeros(weights.weights.size, bool), chain_weights, is_stacked
+    )
     np.testing.assert_allclose(posterior.chain_weights, np.array([0.2, 0.25, 0.25]) / 0.7)
     np.testing.assert_allclose(posterior.draw_weights.reshape(3, 5).sum(1), posterior.chain_weights)
     assert posterior.main_component == 1
@@ -160,6 +164,8 @@ def test_stacking_of_all_chains_samples_every_component(lessons):
     settings = PriorSettings(1.0, 5.0, 0.01, 1.0)
     posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=config)
     assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
+    # Around narrow centers the prior's curvature outweighs any other; the wide component's mode is in a hilly place.
+    assert posterior.is_damped.tolist() == [True, False, False, False]
     assert posterior.is_stacked
     assert posterior.chain_weights.sum() == pytest.approx(1)
 
