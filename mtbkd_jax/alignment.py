@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
+from mtbkd_jax.checks import check_params
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.given_centers import check_params, named_leaves
-from mtbkd_jax.tree import tree_add_scaled, tree_scale
+from mtbkd_jax.tree import named_leaves, tree_add_scaled, tree_scale
 from mtbkd_jax.types import Params, Scalar
 
 Layer: TypeAlias = Mapping[str, int]

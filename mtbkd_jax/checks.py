@@ -9,10 +9,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PyTree
 from numpy.typing import ArrayLike
 
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.tree import named_leaves
+from mtbkd_jax.types import Params
 
 Kind = Literal["logits", "probabilities"]
 """What a teacher puts out."""
@@ -244,3 +246,48 @@ def _check_names(names: Names, of: str, where: str, field: str) -> np.ndarray:
         found = f"{len(twice)} more than once: {some(twice)}"
         raise InputError(where, field, found, "each of them once", f"Remove or rename the repeated {of}.")
     return array
+
+
+def check_params(params: Params, template: PyTree, where: str) -> None:
+    """Check that parameters have the structure, shapes and types of a template, and are finite.
+
+    Args:
+      params: what to check.
+      template: arrays, or ``jax.ShapeDtypeStruct`` for them.
+      where: the file or the argument that holds the parameters, for the message.
+    """
+    check_layout(layout_of(params), template, where)
+    found, expected = (str(jax.tree.structure(tree)) for tree in (params, template))
+    if found != expected:
+        raise InputError(where, "tree", found, expected, "Make both with the same student.")
+    for name, leaf in named_leaves(params).items():
+        if num_bad := int(np.sum(~np.isfinite(np.asarray(leaf)))):
+            found = f"{num_bad} of {leaf.size} numbers NaN or infinite"
+            raise InputError(where, name, found, "finite numbers", "Train or save this center again.")
+
+
+def layout_of(tree: PyTree) -> dict[str, str]:
+    """Type and shape of each leaf in words, by name."""
+    return {name: described(leaf.shape, leaf.dtype) for name, leaf in named_leaves(tree).items()}
+
+
+def described(shape: Sequence[int], dtype: Any) -> str:
+    """Type and shape of an array in words."""
+    return f"{dtype} of shape {tuple(shape)}"
+
+
+def check_layout(found: dict[str, str], template: PyTree, where: str) -> None:
+    """Check the names, shapes and types of leaves, before there is any number in them."""
+    expected = layout_of(template)
+    others = sorted(found.keys() - expected.keys())
+    for name, description in expected.items():
+        if name not in found:
+            instead = f", but {len(others)} that the student does not have: {some(others)}" if others else ""
+            action = "Save all parameters of this student, named by its keys joined by dots."
+            raise InputError(where, name, f"no such leaf{instead}", description, action)
+        if found[name] != description:
+            action = "Give parameters of this very architecture; convert them if only the type differs."
+            raise InputError(where, name, found[name], description, action)
+    if others:
+        action = f"Remove it, and whatever else is not among the student's {len(expected)} leaves."
+        raise InputError(where, others[0], found[others[0]], "no such leaf", action)

@@ -18,12 +18,11 @@ from jaxtyping import Int
 from numpy.typing import ArrayLike
 
 from mtbkd_jax.centers import choose_center_scale
-from mtbkd_jax.checks import check_finite, check_labels
+from mtbkd_jax.checks import check_finite, check_labels, check_params
 from mtbkd_jax.configuration import DistillationConfig, check_sampling
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import labelled_first, minibatch_for
 from mtbkd_jax.folds import are_enough
-from mtbkd_jax.given_centers import check_params
 from mtbkd_jax.lessons import Lessons, climb_stages, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.sampling import DrawSink, Progress

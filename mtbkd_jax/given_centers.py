@@ -10,7 +10,6 @@ Shapes and types are compared with the student's before any number is read, and 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,9 @@ import safetensors.numpy
 from jaxtyping import PyTree
 
 from mtbkd_jax import storage
-from mtbkd_jax.checks import some
+from mtbkd_jax.checks import check_layout, check_params, described, layout_of
 from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.tree import named_leaves
 from mtbkd_jax.types import Params
 
 _SAFETENSORS_TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
@@ -99,68 +99,15 @@ def stack_centers(centers: Sequence[Params]) -> Params:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *centers)
 
 
-def named_leaves(tree: PyTree) -> dict[str, Any]:
-    """The leaves by name: the keys that lead to them, joined by dots.
-
-    >>> named_leaves({"Dense_0": {"kernel": 1, "bias": 2}})
-    {'Dense_0.bias': 2, 'Dense_0.kernel': 1}
-    """
-    leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(keys, simple=True, separator="."): leaf for keys, leaf in leaves}
-
-
-def check_params(params: Params, template: PyTree, where: str) -> None:
-    """Check that parameters have the structure, shapes and types of a template, and are finite.
-
-    Args:
-      params: what to check.
-      template: arrays, or ``jax.ShapeDtypeStruct`` for them.
-      where: the file or the argument that holds the parameters, for the message.
-    """
-    _check_layout(_layout(params), template, where)
-    found, expected = (str(jax.tree.structure(tree)) for tree in (params, template))
-    if found != expected:
-        raise InputError(where, "tree", found, expected, "Make both with the same student.")
-    for name, leaf in named_leaves(params).items():
-        if num_bad := int(np.sum(~np.isfinite(np.asarray(leaf)))):
-            found = f"{num_bad} of {leaf.size} numbers NaN or infinite"
-            raise InputError(where, name, found, "finite numbers", "Train or save this center again.")
-
-
-def _layout(tree: PyTree) -> dict[str, str]:
-    return {name: _described(leaf.shape, leaf.dtype) for name, leaf in named_leaves(tree).items()}
-
-
-def _described(shape: Sequence[int], dtype: Any) -> str:
-    return f"{dtype} of shape {tuple(shape)}"
-
-
-def _check_layout(found: dict[str, str], template: PyTree, where: str) -> None:
-    """Check the names, shapes and types of leaves, before there is any number in them."""
-    expected = _layout(template)
-    others = sorted(found.keys() - expected.keys())
-    for name, description in expected.items():
-        if name not in found:
-            instead = f", but {len(others)} that the student does not have: {some(others)}" if others else ""
-            action = "Save all parameters of this student, named by its keys joined by dots."
-            raise InputError(where, name, f"no such leaf{instead}", description, action)
-        if found[name] != description:
-            action = "Give parameters of this very architecture; convert them if only the type differs."
-            raise InputError(where, name, found[name], description, action)
-    if others:
-        action = f"Remove it, and whatever else is not among the student's {len(expected)} leaves."
-        raise InputError(where, others[0], found[others[0]], "no such leaf", action)
-
-
 def _read_safetensors(path: Path, template: PyTree) -> Params:
     try:
         with storage.translated_errors(path), safetensors.safe_open(path, framework="np") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             layout = {
-                name: _described(part.get_shape(), _SAFETENSORS_TYPES.get(part.get_dtype(), part.get_dtype()))
+                name: described(part.get_shape(), _SAFETENSORS_TYPES.get(part.get_dtype(), part.get_dtype()))
                 for name, part in parts.items()
             }
-            _check_layout(layout, template, str(path))
+            check_layout(layout, template, str(path))
             leaves = [jnp.asarray(file.get_tensor(name)) for name in named_leaves(template)]
     except safetensors.SafetensorError as error:
         found, expected = f"something else ({error})", "a whole safetensors file"
@@ -180,7 +127,7 @@ def _read_orbax(path: Path, template: PyTree) -> Params:
         if (metadata := checkpointer.metadata(path.absolute()).item_metadata) is None:
             found = "something that Orbax cannot read"
             raise CorruptDataError(str(path), "metadata", found, "an Orbax checkpoint", storage.COPY_AGAIN)
-        _check_layout(_layout(metadata.tree), template, str(path))
+        check_layout(layout_of(metadata.tree), template, str(path))
         # As NumPy arrays, for which the devices that the checkpoint was saved from do not matter.
         blank = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
         try:

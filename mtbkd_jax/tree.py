@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from mtbkd_jax.types import Key, Params
 
@@ -55,3 +55,13 @@ def tree_is_finite(a: Params) -> Bool[Array, ""]:
 def tree_size(a: Params) -> int:
     """Number of entries in all leaves together."""
     return sum(leaf.size for leaf in jax.tree.leaves(a))
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves by name: the keys that lead to them, joined by dots.
+
+    >>> named_leaves({"Dense_0": {"kernel": 1, "bias": 2}})
+    {'Dense_0.bias': 2, 'Dense_0.kernel': 1}
+    """
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(keys, simple=True, separator="."): leaf for keys, leaf in leaves}

@@ -7,9 +7,9 @@ import pytest
 
 from mtbkd_jax.alignment import align_params, barrier, cnn_layers, mlp_layers
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.given_centers import named_leaves
 from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.students import cnn, mlp
+from mtbkd_jax.tree import named_leaves
 from mtbkd_jax.weight_prior import gaussian_prior
 
 MLP = mlp(num_features=5, hidden=(12, 9), num_classes=3), mlp_layers(2), (5,)

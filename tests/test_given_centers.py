@@ -14,8 +14,9 @@ import safetensors.numpy
 from flax import nnx
 
 from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
-from mtbkd_jax.given_centers import named_leaves, read_params, stack_centers, write_params
+from mtbkd_jax.given_centers import read_params, stack_centers, write_params
 from mtbkd_jax.students import cnn, from_nnx, mlp
+from mtbkd_jax.tree import named_leaves
 
 STUDENT = mlp(num_features=4, hidden=(8,), num_classes=3)
 TEMPLATE = jax.eval_shape(STUDENT.init, jax.random.key(0))
