@@ -42,6 +42,9 @@ _NUM_ERRORS = 10_000
 NUM_BLOCKS = 20
 """Blocks of draws that the standard errors of a bridge come from."""
 
+NUM_POPULATIONS = 8
+"""Populations that the standard error of tempering comes from."""
+
 
 class Evidence(NamedTuple):
     """Log evidence of each component, up to a constant that all share.
@@ -283,8 +286,8 @@ def tempered_evidence(
     center: Params,
     scale: Float[Array, ""] | float,
     *,
-    num_populations: int = 16,
-    num_particles: int = 128,
+    num_populations: int = NUM_POPULATIONS,
+    num_particles: int = 32,
     num_moves: int = 10,
 ) -> Float[Array, " populations"]:
     """Estimates of log Z_k by adaptive tempered sequential Monte Carlo (Del Moral, Doucet and Jasra, 2006).

@@ -32,6 +32,7 @@ from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.evidence import (
     NUM_BLOCKS,
+    NUM_POPULATIONS,
     ComponentWeights,
     Evidence,
     bridge_evidence,
@@ -65,7 +66,6 @@ from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 WORTH_SAMPLING = 1e-3
 """Components of less posterior probability, by Laplace, are left out."""
 
-_NUM_POPULATIONS, _NUM_PARTICLES = 8, 32
 _NUM_PROBES, _NUM_STACKED = 100, 500
 
 
@@ -411,14 +411,14 @@ def _refined_evidence(
 
     def lead(population, batch):
         key, component = population
-        return tempered_evidence(key, likelihood, batch, *component, num_populations=1, num_particles=_NUM_PARTICLES)
+        return tempered_evidence(key, likelihood, batch, *component, num_populations=1)[0]
 
-    populations = _rows(sampled, np.repeat(np.arange(numbers.size), _NUM_POPULATIONS))
-    keys = jax.random.split(key, numbers.size * _NUM_POPULATIONS)
+    populations = _rows(sampled, np.repeat(np.arange(numbers.size), NUM_POPULATIONS))
+    keys = jax.random.split(key, numbers.size * NUM_POPULATIONS)
     mesh = chain_mesh(keys.size)
     shared = copy_to_all(full_batch(key, examples), mesh)
     log_evidence = jax.jit(over_chains(lead, mesh))(copy_to_chains((keys, populations), mesh), shared)
-    return evidence_of_populations(np.asarray(log_evidence).reshape(numbers.size, _NUM_POPULATIONS))
+    return evidence_of_populations(np.asarray(log_evidence).reshape(numbers.size, NUM_POPULATIONS))
 
 
 def _with_refined(
