@@ -287,7 +287,7 @@ def tempered_evidence(
     scale: Float[Array, ""] | float,
     *,
     num_populations: int = NUM_POPULATIONS,
-    num_particles: int = 32,
+    num_particles: int = 128,
     num_moves: int = 10,
 ) -> Float[Array, " populations"]:
     """Estimates of log Z_k by adaptive tempered sequential Monte Carlo (Del Moral, Doucet and Jasra, 2006).
