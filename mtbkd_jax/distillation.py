@@ -30,7 +30,7 @@ from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validati
 from mtbkd_jax.settings import PriorSettings, distillation_posterior, no_teacher
 from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
-from mtbkd_jax.tree import tree_where
+from mtbkd_jax.tree import tree_rows, tree_where
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
@@ -207,7 +207,7 @@ def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationCo
         draw_batch=minibatch_for(lessons.examples.labels, config.sampling.batch_size),
         budget=config.budget,
     )
-    pool = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], lessons.centers.params))[0]
+    pool = ravel_pytree(tree_rows(lessons.centers.params, 0))[0]
     return choose_settings(score, given, pool_size=float(jnp.sqrt(jnp.mean(jnp.square(pool)))))
 
 

@@ -60,7 +60,7 @@ from mtbkd_jax.settings import (
 from mtbkd_jax.stacking import leave_one_out_log_scores, stacking_weights
 from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, largest_curvature_around
 from mtbkd_jax.students import Student
-from mtbkd_jax.tree import tree_add_scaled, tree_random_normal
+from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 
 WORTH_SAMPLING = 1e-3
@@ -153,7 +153,7 @@ def sample_posterior(
     sampled = worth_sampling(first_look.weights, sampling.num_chains, least)
     component_of_chain = sampled[np.arange(sampling.num_chains) % sampled.size]
 
-    own = _rows(components, component_of_chain)
+    own = tree_rows(components, component_of_chain)
     starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
     if np.isfinite(settings.center_scale):
         starts = _moved_to_components(starts, lessons, component_of_chain)
@@ -298,7 +298,7 @@ def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSe
     random = jax.vmap(student.init)(jax.random.split(init_key, num_chains))
     if not settings.uses_teachers:
         return random
-    at_centers = _rows(lessons.centers.params, _center_of_chain(lessons, num_chains))
+    at_centers = tree_rows(lessons.centers.params, _center_of_chain(lessons, num_chains))
     if np.isfinite(settings.center_scale):
         return tree_add_scaled(at_centers, 2 * settings.center_scale, tree_random_normal(noise_key, at_centers))
     return jax.tree.map(lambda center, scattered: jnp.concatenate([center[:-1], scattered[-1:]]), at_centers, random)
@@ -317,7 +317,7 @@ def _moved_to_components(starts: Params, lessons: Lessons, component_of_chain: I
     ends_at = np.where(component_of_chain == 0, starts_at, component_of_chain - 1)
     centers = lessons.centers.params
     return jax.tree.map(
-        lambda start, new, old: start + (new - old), starts, _rows(centers, ends_at), _rows(centers, starts_at)
+        lambda start, new, old: start + (new - old), starts, tree_rows(centers, ends_at), tree_rows(centers, starts_at)
     )
 
 
@@ -403,7 +403,7 @@ def _refined_evidence(
 ) -> Evidence:
     """Evidence of the components that were sampled: from their chains where these overlap, by tempering otherwise."""
     numbers, index_of_chain = np.unique(component_of_chain, return_inverse=True)
-    sampled = _rows(components, numbers)
+    sampled = tree_rows(components, numbers)
     if can_bridge:
         bridge = bridge_evidence(np.asarray(component_log_densities(positions, sampled)), index_of_chain)
         if bridge.is_trustworthy:
@@ -413,7 +413,7 @@ def _refined_evidence(
         key, component = population
         return tempered_evidence(key, likelihood, batch, *component, num_populations=1)[0]
 
-    populations = _rows(sampled, np.repeat(np.arange(numbers.size), NUM_POPULATIONS))
+    populations = tree_rows(sampled, np.repeat(np.arange(numbers.size), NUM_POPULATIONS))
     keys = jax.random.split(key, numbers.size * NUM_POPULATIONS)
     mesh = chain_mesh(keys.size)
     shared = copy_to_all(full_batch(key, examples), mesh)
@@ -445,10 +445,6 @@ def component_log_densities(positions: Params, components: Component) -> Float[A
         return mixture.component_log_densities(ravel_pytree(params)[0])
 
     return jax.lax.map(lambda chain: jax.lax.map(of_draw, chain), positions)
-
-
-def _rows(tree: Params, rows: Int[np.ndarray, "..."] | int) -> Params:
-    return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
 def _sampler_and_step_size(

@@ -36,7 +36,7 @@ from mtbkd_jax.settings import PriorSettings, no_teacher
 from mtbkd_jax.step_size import hamiltonian_step_size, largest_curvature_around
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
-from mtbkd_jax.tree import tree_where
+from mtbkd_jax.tree import tree_rows, tree_where
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, label_coverage
 
@@ -241,7 +241,7 @@ def _best_mode(key: Key, problem: Problem, draw_batch: DrawBatch, num_steps: int
     def climb(index, best):
         mode = find_mode_in_stages(
             problem.log_density,
-            jax.tree.map(lambda leaf: leaf[index], problem.starts),
+            tree_rows(problem.starts, index),
             key=key,
             stages=problem.climb,
             draw_batch=draw_batch,
@@ -250,7 +250,7 @@ def _best_mode(key: Key, problem: Problem, draw_batch: DrawBatch, num_steps: int
         log_density = problem.log_density(mode, full_batch(key, problem.climb[-1]))
         return tree_where(log_density > best[1], (mode, log_density), best)
 
-    first = jax.tree.map(lambda leaf: leaf[0], problem.starts)
+    first = tree_rows(problem.starts, 0)
     return jax.lax.fori_loop(0, problem.num_starts, climb, (first, -jnp.inf))[0]
 
 

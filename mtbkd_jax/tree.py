@@ -47,6 +47,15 @@ def tree_where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
+def tree_rows(a: Params, rows: Any) -> Params:
+    """``a[rows]``, leaf by leaf: a row of what is stacked for one index, several for an array of them.
+
+    >>> tree_rows({"w": jnp.array([[1.0], [2.0]])}, 1)
+    {'w': Array([2.], dtype=float32)}
+    """
+    return jax.tree.map(lambda leaf: leaf[rows], a)
+
+
 def tree_is_finite(a: Params) -> Bool[Array, ""]:
     """Whether every entry of every leaf is finite."""
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), a))

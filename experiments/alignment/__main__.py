@@ -22,11 +22,11 @@ import numpy as np
 
 from experiments.study import markdown_table, results_files, study_parser, write_results
 from mtbkd_jax.alignment import Layer, align_params, barrier, cnn_layers, mlp_layers
-from mtbkd_jax.centers import Centers, distil_centers
+from mtbkd_jax.centers import distil_centers
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.digits import digits_study
 from mtbkd_jax.students import Student, cnn, mlp
-from mtbkd_jax.tree import tree_add_scaled, tree_norm
+from mtbkd_jax.tree import tree_add_scaled, tree_norm, tree_rows
 from mtbkd_jax.types import Params
 
 CENTER_SCALE = 1.0
@@ -99,7 +99,7 @@ def run_seed(seed: int) -> list[dict[str, Any]]:
             return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(student.apply(params, test_inputs)), axis=-1))
 
         for pair, (first, second) in PAIRS.items():
-            reference, params = (_center(both[start], row) for start, row in (first, second))
+            reference, params = (tree_rows(both[start].params, row) for start, row in (first, second))
             aligned = align_params(params, reference, layers)
             rows.append(
                 {
@@ -113,10 +113,6 @@ def run_seed(seed: int) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _center(centers: Centers, row: int) -> Params:
-    return jax.tree.map(lambda leaf: leaf[row], centers.params)
 
 
 def _distance(a: Params, b: Params) -> float:

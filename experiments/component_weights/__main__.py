@@ -53,6 +53,7 @@ from mtbkd_jax.samplers import nuts, warm_up
 from mtbkd_jax.sampling import sample_chains, start_chains
 from mtbkd_jax.schedules import constant
 from mtbkd_jax.settings import Component
+from mtbkd_jax.tree import tree_rows
 from mtbkd_jax.types import Key, Scalar
 
 CHAINS_OF_COMPONENT = 2
@@ -182,7 +183,7 @@ def result_of(problem: Problem, draws: np.ndarray, key: Key) -> dict[str, Any]:
 def _evidence_by_tempering(key: Key, data: ChainData) -> Evidence:
     populations = []
     for index, center in enumerate(data.component.center):
-        of_component = jax.tree.map(lambda leaf, index=index: leaf[index], data)
+        of_component = tree_rows(data, index)
         populations.append(
             tempered_evidence(
                 jax.random.fold_in(key, index), log_likelihood, of_component, center, of_component.component.scale
@@ -198,10 +199,7 @@ def _laplace(key: Key, data: ChainData, mode: jax.Array) -> Any:
 
 def _evidence_by_laplace(key: Key, problem: Problem, data: ChainData) -> Evidence:
     """As the first look of ``posterior_sampling``: the same probes for all components."""
-    found = [
-        _laplace(key, jax.tree.map(lambda leaf, index=index: leaf[index], data), jnp.float32(mode))
-        for index, mode in enumerate(problem.means)
-    ]
+    found = [_laplace(key, tree_rows(data, index), jnp.float32(mode)) for index, mode in enumerate(problem.means)]
     errors = np.array([laplace.standard_error for laplace in found])
     return Evidence(np.array([laplace.log_evidence for laplace in found]), np.diag(np.square(errors)), LAPLACE)
 
