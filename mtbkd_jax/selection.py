@@ -16,6 +16,10 @@ Beside them stands a student that takes *mild* advice: a concentration of one, n
 labels alone, and the power that suits them best. What the five stages lead to is chosen only where the labels can tell:
 it must beat *no teacher* and the mild advice by more than one standard error of the difference. Many candidates and few
 labels would otherwise favour a strong belief in teachers by luck alone.
+
+Where it does, the best candidate with centers is taken unless the labels speak against it by more than one standard
+error of the difference. By the one-standard-error rule (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3) the
+tightest of the models that the labels cannot tell apart is the one to have, and chains around a center agree.
 """
 
 from collections.abc import Callable, Sequence
@@ -331,23 +335,28 @@ def choose_settings(
     wide_scales = _unless_given(given.wide_scale, WIDE_SCALES)
     best = best_of("wide_scale", [settings._replace(wide_scale=scale) for scale in wide_scales])
 
-    def improve(name: str, values: Sequence[float], start: PriorSettings) -> ScoredCandidate:
+    def search(name: str, values: Sequence[float], start: PriorSettings) -> ScoredCandidate:
         if getattr(given, name) is not None:
             return best
-        winner = best_of(name, [start._replace(**{name: value}) for value in values])
-        return min(best, winner, key=lambda candidate: candidate.nll)
+        return best_of(name, [start._replace(**{name: value}) for value in values])
 
-    best = improve("power", POWERS, settings)
-    best = improve("concentration", CONCENTRATIONS, best.settings)
-    best = improve("center_scale", [ratio * pool_size for ratio in CENTER_SCALE_RATIOS], best.settings)
+    def better(one: ScoredCandidate, other: ScoredCandidate) -> ScoredCandidate:
+        return min(one, other, key=lambda candidate: candidate.nll)
+
+    best = better(best, search("power", POWERS, settings))
+    best = better(best, search("concentration", CONCENTRATIONS, best.settings))
+    centered = search("center_scale", [ratio * pool_size for ratio in CENTER_SCALE_RATIOS], best.settings)
+    best = better(best, centered)
     if given.power is None:
         cautious = plain
         if given.concentration is None and given.center_scale is None:
             mild = PriorSettings(1.0, 1.0, float("inf"), plain.wide_scale)
             advised = best_of(MILD_POWER, [mild._replace(power=power) for power in POWERS])
-            cautious = min(plain, advised, key=lambda candidate: candidate.nll)
+            cautious = better(plain, advised)
         if not _is_better(log_scores[best], log_scores[cautious]):
-            best = cautious
+            best, centered = cautious, cautious
+    if not _is_better(log_scores[best], log_scores[centered]):
+        best = centered
     return Choice(best.settings, plain.settings, tuple(curve))
 
 
