@@ -1,7 +1,9 @@
 """What the studies share: their options, ``results.json`` and ``table.md``, which are not overwritten by mistake."""
 
 import argparse
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,11 @@ METRICS = {
     "coverage_95": "coverage .95",
 }
 """The metrics of a run that tables show, and the titles of their columns."""
+
+_SHORT_NAMES = {"negative_log_likelihood": "nll", "expected_calibration_error": "ece"}
+
+Rows = Mapping[str, Mapping[str, np.ndarray]]
+"""For each method, its metrics over seeds."""
 
 
 def study_parser(description: str, folder: Path) -> argparse.ArgumentParser:
@@ -49,6 +56,44 @@ def results_files(options: argparse.Namespace) -> tuple[Path, Path]:
     return files
 
 
+def summary(study: str, seeds: Sequence[int], rows: Rows) -> dict[str, Any]:
+    """What ``results.json`` of every study says: which study, by which command, on which seeds, and what came out.
+
+    A metric that a method does not have is left out of its row.
+    """
+    return {
+        "study": study,
+        "command": shlex.join(["python", "-m", f"experiments.{study}", *sys.argv[1:]]),
+        "seeds": list(seeds),
+        "rows": [
+            {"method": method}
+            | {
+                _SHORT_NAMES.get(name, name): {"mean": float(values.mean()), "sd": _sd(values)}
+                for name, values in metrics.items()
+                if np.isfinite(values).all()
+            }
+            for method, metrics in rows.items()
+        ],
+    }
+
+
+def rows_of(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], *, method: str = "method") -> dict[str, Any]:
+    """Records of one method on one seed, gathered by method: each metric over seeds, NaN where there is none."""
+    names = dict.fromkeys(run[method] for run in runs)
+    return {
+        name: {key: np.array([run[key] for run in runs if run[method] == name], float) for key in metrics}
+        for name in names
+    }
+
+
+def titled(rows: Rows) -> dict[str, dict[str, np.ndarray]]:
+    """The columns by their titles in a table."""
+    return {
+        method: {METRICS.get(name, name): values for name, values in metrics.items()}
+        for method, metrics in rows.items()
+    }
+
+
 def write_results(files: tuple[Path, Path], results: Mapping[str, Any], table: str) -> None:
     """Write both, and print the table."""
     results_file, table_file = files
@@ -57,7 +102,7 @@ def write_results(files: tuple[Path, Path], results: Mapping[str, Any], table: s
     print(table)
 
 
-def markdown_table(rows: Mapping[str, Mapping[str, np.ndarray]], *, digits: int = 3) -> str:
+def markdown_table(rows: Rows, *, digits: int = 3) -> str:
     """A row for each name and a column for each metric: mean ± standard deviation (of a sample) over repetitions."""
     columns = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
@@ -67,5 +112,12 @@ def markdown_table(rows: Mapping[str, Mapping[str, np.ndarray]], *, digits: int 
 
 
 def _mean_and_sd(values: np.ndarray, digits: int) -> str:
+    if np.isnan(values).any():
+        return ""
     mean = f"{values.mean():.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {_sd(values):.{digits}f}"
+
+
+def _sd(values: np.ndarray) -> float | None:
+    """The standard deviation of a sample; None for a single value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else None

@@ -14,6 +14,19 @@ _NAMES_OF_MODULE = {
         "cnn_layers",
         "mlp_layers",
     ),
+    "approximations": (
+        "Objective",
+        "dropout_draws",
+        "ensemble_draws",
+        "laplace_draws",
+        "mean_field_draws",
+        "swag_draws",
+    ),
+    "baselines": (
+        "distil_classically",
+        "gradient_space_loss",
+        "pooled_loss",
+    ),
     "component_scales": (
         "curvature_scales",
         "fisher_diagonal",
@@ -118,6 +131,7 @@ _NAMES_OF_MODULE = {
         "weight_space_prior",
     ),
     "weighting": (
+        "confidence_aware_weighting",
         "entropy_weighting",
         "fixed_weighting",
         "uniform_weighting",

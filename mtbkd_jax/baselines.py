@@ -1,30 +1,79 @@
-"""Baselines: what a multi-teacher student is compared with. Each is a per-example term in the place of the prior."""
+"""Baselines: students of the classical losses, which a multi-teacher Bayesian student is compared with.
 
-from collections.abc import Callable
-from typing import NamedTuple
+A *loss* says how a student hears the teachers; ``distil_classically`` minimises it, and chooses its strength and weight
+decay on the labels just as our own settings are chosen:
+
+- ``pooled_loss``: classical distillation from the weighted mean of the teachers. The weights are those of any weighting
+  rule: equal ones; by entropy, which is EBKD (Kwon et al. 2020) with weights that sum to one; by how well a teacher
+  does on the label, which is CA-MKD (Zhang et al. 2022);
+- ``gradient_space_loss``: AE-KD (Du et al. 2020), which looks for the direction that no teacher speaks against.
+
+What such a student minimises is minus a log posterior, and ``approximations`` turns it into draws.
+
+Cross-entropies are in nats and summed over examples, the labels' with weight one, the teachers' with the strength λ.
+Authors who multiply the teachers' part by T² mean λ = T² here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from mtbkd_jax.approximations import Objective, climb
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.examples import Examples, minibatch_for
 from mtbkd_jax.folds import held_out_labels
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.likelihood import categorical_log_likelihood
-from mtbkd_jax.posterior import find_mode, log_posterior
+from mtbkd_jax.posterior import PerExampleTerm, log_posterior
 from mtbkd_jax.selection import WIDE_SCALES, Fold, Problem, cross_validation
 from mtbkd_jax.settings import PriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.weight_prior import gaussian_prior
+from mtbkd_jax.weighting import WeightingRule, pooled_probs, uniform_weighting
+
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Candidates of λ."""
+
+GRADIENT_TOLERANCE = 0.6
+"""The largest weight of a teacher in AE-KD, as its authors have it."""
+
+_SWEEPS = 50
 
 
-def classical_distillation(
-    *, strength: float | Float[Array, ""], temperature: float = 1.0
-) -> Callable[[Array, Examples], Float[Array, " examples"]]:
+class DistillationLoss(NamedTuple):
+    """How a student hears the teachers.
+
+    Attributes:
+      targets: ``(key, teacher_probs [N, G, C], inputs [N, ...], labels [N]) -> [N, ...]``, computed once; the examples
+        carry them as their ``components``. An example whose targets are all zero adds nothing.
+      term: ``(strength, temperature) -> per-example term``: minus the loss, in nats.
+    """
+
+    targets: Callable[
+        [Key, Float[Array, "examples teachers classes"], Array, Int[Array, " examples"]],
+        Float[Array, "examples ..."],
+    ]
+    term: Callable[[Any, float], PerExampleTerm]
+
+
+def pooled_loss(rule: WeightingRule) -> DistillationLoss:
+    """Classical distillation from the teachers' mean by the weights of ``rule``, which sum to one."""
+
+    def targets(key, teacher_probs, inputs, labels):
+        return pooled_probs(teacher_probs, rule(key, teacher_probs, inputs, labels))
+
+    return DistillationLoss(
+        targets, lambda strength, temperature: classical_distillation(strength=strength, temperature=temperature)
+    )
+
+
+def classical_distillation(*, strength: float | Float[Array, ""], temperature: float = 1.0) -> PerExampleTerm:
     """Classical multi-teacher knowledge distillation (the paper, equation 5), as minus the loss of each example.
 
         − strength · Σ_g w_i^g CE(p_i^g, q_i)
@@ -54,6 +103,72 @@ def classical_distillation(
     return log_density
 
 
+def gradient_space_loss(*, tolerance: float = GRADIENT_TOLERANCE) -> DistillationLoss:
+    """AE-KD: teachers weighed anew in each step, so that the step agrees with all of them (Du et al. 2020, equation 7).
+
+        − strength · Σ_g α^g CE(p_i^g, q_i),    α = argmin ½ |Σ_g α^g v^g|²,    Σ_g α^g = 1,  0 ≤ α^g ≤ C
+
+    v^g is the gradient of teacher g's cross-entropies by the student's logits, of all examples of the batch joined. The
+    weights are taken as constants by the gradient. There is no function of the parameters alone that this descends, so
+    it has a minimiser and no posterior.
+
+    Args:
+      tolerance: C. One over the number of teachers weighs them equally; where it is less, that is taken.
+
+    Raises:
+      InputError: if ``tolerance`` is not positive.
+    """
+    check_positive(tolerance=tolerance)
+
+    def targets(key, teacher_probs, inputs, labels):
+        del key, inputs, labels
+        return teacher_probs
+
+    def term(strength, temperature):
+        def log_density(logits, examples: Examples):
+            probs = jax.lax.stop_gradient(examples.components)
+            log_probs = jax.nn.log_softmax(logits / temperature)
+            # ∂ CE(p, softmax(z / τ)) / ∂z = (Σ_c p_c · q − p) / τ; τ is the same for all and drops out of α.
+            totals = probs.sum(-1, keepdims=True)
+            gradients = totals * jnp.exp(jax.lax.stop_gradient(log_probs))[:, None] - probs
+            weights = gradient_space_weights(
+                jnp.swapaxes(gradients, 0, 1).reshape(probs.shape[1], -1), tolerance=tolerance
+            )
+            return strength * jnp.einsum("g,egc,ec->e", weights, probs, log_probs)
+
+        return log_density
+
+    return DistillationLoss(targets, term)
+
+
+def gradient_space_weights(
+    gradients: Float[Array, "teachers values"], *, tolerance: float
+) -> Float[Array, " teachers"]:
+    """The weights of the shortest mean of some vectors, each at most ``tolerance``: argmin_α ½ |Σ_g α^g v^g|².
+
+    Pairs of weights are improved in turn, each exactly, as sequential minimal optimisation does it (Platt 1998).
+
+    >>> gradient_space_weights(jnp.array([[1.0, 0.0], [-3.0, 0.0]]), tolerance=1.0).round(3).tolist()
+    [0.75, 0.25]
+    """
+    gram = gradients @ gradients.T
+    num_teachers = gram.shape[0]
+    bound = max(tolerance, 1 / num_teachers)
+    pairs = jnp.stack(jnp.triu_indices(num_teachers, 1), axis=1)
+    least = 1e-12 * (1e-12 + jnp.trace(gram))  # of two equal gradients neither is to be preferred
+
+    def improve(step, weights):
+        one, other = pairs[step % len(pairs)]
+        slope = jnp.dot(gram[one] - gram[other], weights)
+        move = -slope / (gram[one, one] + gram[other, other] - 2 * gram[one, other] + least)
+        low = jnp.maximum(-weights[one], weights[other] - bound)
+        move = jnp.clip(move, low, jnp.minimum(bound - weights[one], weights[other]))
+        return weights.at[one].add(move).at[other].add(-move)
+
+    equal = jnp.full(num_teachers, 1 / num_teachers)
+    return equal if num_teachers == 1 else jax.lax.fori_loop(0, _SWEEPS * len(pairs), improve, equal)
+
+
 class ClassicalStudent(NamedTuple):
     """A student of classical distillation.
 
@@ -61,64 +176,68 @@ class ClassicalStudent(NamedTuple):
       params: one parameter vector, the minimum of the loss.
       strength: λ, chosen on the labels.
       scale: standard deviation of the Gaussian prior on the weights (weight decay), chosen on the labels.
+      objective: what the parameters are the mode of, for the approximate posteriors.
     """
 
     params: Params
     strength: float
     scale: float
+    objective: Objective
 
 
-STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+def distil_classically(
+    key: Key,
+    student: Student,
+    lessons: Lessons,
+    config: DistillationConfig,
+    *,
+    loss: DistillationLoss | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+) -> ClassicalStudent:
+    """Distil by a loss, its strength and weight decay chosen just as our own settings are.
 
-
-def distil_classically(key: Key, student: Student, lessons: Lessons, config: DistillationConfig) -> ClassicalStudent:
-    """Classical distillation with equal weights, its strength and weight decay chosen as well as our own settings.
-
-    The same folds of the same labels decide, by the same log score; the weight decay is searched first, at a strength
-    of one.
+    The same number of folds of the same labels decide, by the same log score; a held-out label's example hears no
+    teacher. The weight decay is searched first, at the strength nearest to one.
 
     Args:
-      key: of the folds, the initialisation and the minibatches.
+      key: of the folds, the targets, the initialisation and the minibatches.
       student: the network.
       lessons: whose inputs, labels and teachers are used; its weights and centers are not.
-      config: gives the number of folds, the batch size and the steps to the mode.
+      config: gives the softening, the number of folds, the batch size and the steps to the mode.
+      loss: how the student hears the teachers; classical distillation with equal weights if not given.
+      strengths: candidates of λ; zero alone is the student without distillation.
     """
-    fold_key, start_key, score_key, fit_key = jax.random.split(key, 4)
-    examples = lessons.examples._replace(components=lessons.teacher_probs.mean(1))
-    num_labelled = int((examples.labels >= 0).sum())
-    folds = [
-        Fold(examples._replace(labels=jnp.asarray(kept)), examples.inputs[:num_labelled], jnp.asarray(held_out))
-        for kept, held_out in held_out_labels(fold_key, np.asarray(examples.labels), config.num_folds)
-    ]
+    loss = loss or pooled_loss(uniform_weighting())
+    fold_key, target_key, start_key, score_key, fit_key = jax.random.split(key, 5)
+    inputs, labels, _ = lessons.examples
+
+    def examples_with(kept: Int[Array, " examples"]) -> Examples:
+        targets = loss.targets(target_key, lessons.teacher_probs, inputs, kept)
+        is_taught = (kept == labels).reshape(-1, *[1] * (targets.ndim - 1))
+        return Examples(inputs, kept, jnp.where(is_taught, targets, 0.0))
 
     def build(settings: PriorSettings, examples: Examples) -> Problem:
-        terms = (categorical_log_likelihood, classical_distillation(strength=settings.power))
+        terms = (categorical_log_likelihood, loss.term(settings.power, config.softening))
         posterior = log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
         return Problem(posterior, jax.tree.map(lambda leaf: leaf[None], student.init(start_key)), 1, (examples,))
 
-    draw_batch = minibatch_for(examples.labels, config.sampling.batch_size)
-
+    held_out = held_out_labels(fold_key, np.asarray(labels), config.num_folds)
+    folds = [Fold(examples_with(jnp.asarray(kept)), inputs[: own.size], jnp.asarray(own)) for kept, own in held_out]
+    draw_batch = minibatch_for(labels, config.sampling.batch_size)
     budget = config.budget._replace(num_steps=0)
     score = cross_validation(score_key, student, folds, build=build, draw_batch=draw_batch, budget=budget)
 
-    def best_of(strengths, scales):
-        candidates = PriorSettings(*np.broadcast_arrays(np.float32(strengths), 1.0, np.inf, np.float32(scales)))
-        best = int(score(candidates).log_scores.sum(1).argmax())
-        return float(candidates.power[best]), float(candidates.wide_scale[best])
+    def best_of(candidates: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        settings = [PriorSettings(strength, 1.0, np.inf, scale) for strength, scale in candidates]
+        stacked = PriorSettings(*(np.array(values, np.float32) for values in zip(*settings, strict=True)))
+        return candidates[int(score(stacked).log_scores.sum(1).argmax())]
 
-    _, scale = best_of(np.ones(len(WIDE_SCALES)), WIDE_SCALES)
-    strength, _ = best_of(STRENGTHS, np.full(len(STRENGTHS), scale))
-    problem = build(PriorSettings(strength, 1.0, np.inf, scale), examples)
-
-    @jax.jit
-    def climb(start: Params, data: Examples) -> Params:
-        return find_mode(
-            problem.log_density,
-            start,
-            key=fit_key,
-            data=data,
-            draw_batch=draw_batch,
-            num_steps=config.sampling.num_mode_steps,
-        ).params
-
-    return ClassicalStudent(climb(student.init(start_key), examples), strength, scale)
+    middle = min(strengths, key=lambda strength: abs(strength - 1.0))
+    _, scale = best_of([(middle, scale) for scale in WIDE_SCALES])
+    strength, _ = best_of([(strength, scale) for strength in strengths])
+    examples = examples_with(labels)
+    objective = Objective(
+        build(PriorSettings(strength, 1.0, np.inf, scale), examples).log_density, examples, draw_batch
+    )
+    params = climb(fit_key, objective, student.init(start_key), num_steps=config.sampling.num_mode_steps)
+    return ClassicalStudent(params, strength, scale, objective)

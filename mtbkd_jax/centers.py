@@ -17,6 +17,7 @@ from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, Params, Scalar
 from mtbkd_jax.weight_prior import gaussian_prior
+from mtbkd_jax.weighting import pooled_probs
 
 CENTER_SCALES = (0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
 _NUM_STEPS = 1000
@@ -82,9 +83,7 @@ def distil_centers(
     """
     weights = jnp.exp(log_weights)
     mean_weights = weights.mean(0)
-    uniform = jnp.full_like(teacher_probs[:, :1], 1.0 / teacher_probs.shape[-1])
-    pool = jnp.einsum("eg,egc->ec", weights, jnp.concatenate([uniform, teacher_probs], axis=1))
-    targets = jnp.concatenate([pool[None], jnp.swapaxes(teacher_probs, 0, 1)])
+    targets = jnp.concatenate([pooled_probs(teacher_probs, log_weights)[None], jnp.swapaxes(teacher_probs, 0, 1)])
     # A teacher that is trusted almost nowhere would get a few rows of enormous weight: keep its lesson short.
     shares = weights[:, 1:].T / jnp.maximum(mean_weights[1:, None], 0.01)
     lesson_weights = jnp.concatenate([jnp.ones_like(shares[:1]), shares]) * is_taught[None]

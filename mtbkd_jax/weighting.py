@@ -8,6 +8,7 @@ from the labels, is in ``trust``.
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import entr
@@ -53,6 +54,27 @@ def entropy_weighting() -> WeightingRule:
     return rule
 
 
+def confidence_aware_weighting() -> WeightingRule:
+    """The rule of CA-MKD (Zhang et al. 2022, equation 2): a teacher weighs more the better it does on the label.
+
+        w_i^g = (1 − exp(CE_i^g) / Σ_j exp(CE_i^j)) / (G − 1),    CE_i^g = −log p_i^g[y_i]
+
+    The weights sum to one (the authors' script divides them by G once more). An example without a label, of which the
+    rule knows nothing, weighs its teachers equally; a single teacher gets weight one.
+    """
+
+    def rule(key, teacher_probs, inputs, labels):
+        del key, inputs
+        num_teachers = teacher_probs.shape[1]
+        of_label = jnp.take_along_axis(teacher_probs, jnp.maximum(labels, 0)[:, None, None], axis=2)[..., 0]
+        # exp(CE) = 1 / p; a probability that was rounded to zero is no reason for NaN.
+        shares = jax.nn.softmax(-jnp.log(jnp.maximum(of_label, jnp.finfo(of_label.dtype).tiny)), axis=1)
+        is_known = (labels >= 0)[:, None] & (num_teachers > 1)
+        return _without_flat(jnp.where(is_known, 1.0 - shares, 1.0))
+
+    return rule
+
+
 def fixed_weighting(weights: Sequence[float]) -> WeightingRule:
     """The same given weights on every example.
 
@@ -86,6 +108,14 @@ def fixed_weighting(weights: Sequence[float]) -> WeightingRule:
         return _without_flat(jnp.broadcast_to(values, teacher_probs.shape[:2]))
 
     return rule
+
+
+def pooled_probs(
+    teacher_probs: Float[Array, "examples teachers classes"], log_weights: Float[Array, "examples components"]
+) -> Float[Array, "examples classes"]:
+    """The weighted mean of all components, the flat one included: Σ_g w_i^g p_i^g."""
+    uniform = jnp.full_like(teacher_probs[:, :1], 1.0 / teacher_probs.shape[-1])
+    return jnp.einsum("eg,egc->ec", jnp.exp(log_weights), jnp.concatenate([uniform, teacher_probs], axis=1))
 
 
 def _without_flat(weights: Float[Array, "examples teachers"]) -> Float[Array, "examples components"]:

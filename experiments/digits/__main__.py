@@ -10,9 +10,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from experiments.study import METRICS, markdown_table, results_files, study_parser, write_results
+from experiments.study import (
+    METRICS,
+    markdown_table,
+    results_files,
+    rows_of,
+    study_parser,
+    summary,
+    titled,
+    write_results,
+)
 from mtbkd_jax.cli import main as mtbkd
 
 
@@ -24,12 +31,14 @@ def main() -> None:
     options = parser.parse_args()
     files = results_files(options)
 
-    results = []
-    for seed in range(options.seeds):
+    seeds, runs = range(options.seeds), []
+    for seed in seeds:
         run = options.runs / f"seed_{seed}"
         mtbkd(["run", "digits", "--seed", str(seed), "--out", str(run)])
-        results.append({"seed": seed, **results_of(run)})
-    write_results(files, {"runs": results}, table_over_seeds([result["table"] for result in results]))
+        runs.append({"seed": seed, **results_of(run)})
+    by_method = [{"method": method} | metrics for run in runs for method, metrics in run["table"].items()]
+    rows = rows_of(by_method, tuple(METRICS))
+    write_results(files, summary("digits", seeds, rows) | {"runs": runs}, markdown_table(titled(rows)))
 
 
 def results_of(run: Path) -> dict[str, Any]:
@@ -45,15 +54,6 @@ def results_of(run: Path) -> dict[str, Any]:
         "share_r_hat_below_1.05": diagnostics["share_r_hat_below_1.05"],
         "table": table,
     }
-
-
-def table_over_seeds(tables: list[dict[str, dict[str, float]]]) -> str:
-    """Mean ± standard deviation over seeds of each metric, for each row of the main job's table."""
-    rows = {
-        name: {label: np.array([table[name][metric] for table in tables]) for metric, label in METRICS.items()}
-        for name in tables[0]
-    }
-    return markdown_table(rows)
 
 
 if __name__ == "__main__":

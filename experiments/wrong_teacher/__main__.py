@@ -24,7 +24,16 @@ with contextlib.suppress(RuntimeError):
 
 import numpy as np
 
-from experiments.study import METRICS, markdown_table, results_files, study_parser, write_results
+from experiments.study import (
+    METRICS,
+    markdown_table,
+    results_files,
+    rows_of,
+    study_parser,
+    summary,
+    titled,
+    write_results,
+)
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.digits import DigitsStudy, digits_study
@@ -47,12 +56,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and chains")
     options = parser.parse_args()
     files = results_files(options)
-    rows = []
+    runs = []
     for seed in options.seeds:
-        for row in run_seed(seed):
-            rows.append({"seed": seed, **row})
-            print(rows[-1], flush=True)
-    write_results(files, {"runs": rows}, table_over_seeds(rows))
+        for run in run_seed(seed):
+            runs.append({"seed": seed, **run})
+            print(runs[-1], flush=True)
+    rows = rows_of(runs, tuple(METRICS))
+    write_results(files, summary("wrong_teacher", options.seeds, rows) | {"runs": runs}, markdown_table(titled(rows)))
 
 
 def run_seed(seed: int) -> list[dict[str, Any]]:
@@ -92,25 +102,12 @@ def result(name: str, study: DigitsStudy, distillation: Distillation) -> dict[st
     weights = np.exp(np.asarray(distillation.lessons.log_weights)).mean(0)
     names = (*study.teacher_names, "wrong")[: weights.size - 1]
     return {
-        "student": name,
+        "method": name,
         **{key: metrics[key] for key in METRICS},
         "settings": {key: float(value) for key, value in distillation.choice.settings._asdict().items()},
         "mean_weights": dict(zip(("nobody", *names), weights.tolist(), strict=True)),
         "weight_space_components": components_to_json(posterior, names),
     }
-
-
-def table_over_seeds(rows: list[dict[str, Any]]) -> str:
-    """Mean ± standard deviation over seeds, for each student."""
-    return markdown_table(
-        {
-            name: {
-                label: np.array([row[key] for row in rows if row["student"] == name], float)
-                for key, label in METRICS.items()
-            }
-            for name in (WITHOUT, WITH, ENTROPY)
-        }
-    )
 
 
 if __name__ == "__main__":
