@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.simulation1.__main__ import CONFIG, STUDENT
-from experiments.simulation1.design import Simulation1, simulation1_draws
+from experiments.simulation1.__main__ import STUDENT
+from experiments.simulation1.design import DESIGN
+from experiments.simulation_study import CONFIG
+from experiments.simulations import Simulation, simulation_draws
 from experiments.study import markdown_table, results_files, study_parser, write_results
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
@@ -44,14 +46,14 @@ def main() -> None:
     options = parser.parse_args()
     files = results_files(options)
     rows = []
-    for seed, draw in zip(options.seeds, simulation1_draws(options.seeds, NUM_LABELS), strict=True):
+    for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds, NUM_LABELS), strict=True):
         for power in POWERS:
             rows.append({"seed": seed, "power": power, **compare(seed, draw, power)})
             print(rows[-1], flush=True)
     write_results(files, {"draws": rows}, table_over_draws(rows))
 
 
-def compare(seed: int, draw: Simulation1, power: float) -> dict[str, Any]:
+def compare(seed: int, draw: Simulation, power: float) -> dict[str, Any]:
     """NLL of each way to weigh the chains, in nats."""
     standardize = Standardizer.fit(draw.inputs)
     config = replace(

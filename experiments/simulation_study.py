@@ -1,0 +1,178 @@
+"""What the studies of the two simulations share: students with and without teachers, over the number of labels.
+
+For each draw of data and teachers and each number of labels, the posterior of the same small student is sampled
+
+- without teachers;
+- with trust learned on the labels and the priors' settings chosen on them;
+- the same with one teacher more, which is confident noise: always sure of a class drawn at random;
+- with the paper's entropy weights, at its power of one and its authors' concentration of five.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.simulations import Design, Simulation, simulation_draws
+from experiments.study import markdown_table, results_files, rows_of, study_parser, summary, write_results
+from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
+from mtbkd_jax.data import Standardizer
+from mtbkd_jax.distillation import learn
+from mtbkd_jax.lessons import Lessons
+from mtbkd_jax.metrics import accuracy, negative_log_likelihood
+from mtbkd_jax.posterior_sampling import sample_posterior
+from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.selection import Budget, Choice, GivenSettings
+from mtbkd_jax.settings import PriorSettings, no_teacher
+from mtbkd_jax.storage import finite_or_none
+from mtbkd_jax.students import Student
+from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.types import Key
+from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, predictive_mean
+from mtbkd_jax.weighting import WeightingRule, entropy_weighting
+
+PAPER_CONCENTRATION = 5.0
+NOISE_LOGIT = 5.0
+METRICS = ("accuracy", "nll", "mse", *(f"coverage_{round(100 * level)}" for level in COVERAGE_LEVELS), "seconds")
+NO_TEACHER, LEARNED, NOISE, ENTROPY = (
+    "no teacher",
+    "learned trust",
+    "learned trust, noise too",
+    "entropy weights, power 1",
+)
+# So small a student has many modes: more chains than the default, each with time to reach one.
+CONFIG = DistillationConfig(
+    budget=Budget(num_mode_steps=1500, num_burn_in=500, num_steps=1500),
+    sampling=SamplingConfig(
+        num_chains=8, num_mode_steps=2000, num_burn_in=2000, num_draws=100, thinning=20, batch_size=1000
+    ),
+)
+
+Row = dict[str, Any]
+
+
+def run_study(
+    study: str, description: str, design: Design, student: Student, label_counts: Sequence[int], **teachers: Any
+) -> None:
+    """Parse the options, run every draw and number of labels, print the table and write the files.
+
+    Args:
+      study: its folder.
+      description: for ``--help``.
+      design: of data and teachers.
+      student: the network.
+      label_counts: numbers of labels, unless told otherwise.
+      **teachers: options of ``simulation_draws``.
+    """
+    parser = study_parser(description, Path(__file__).parent / study)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of the draws")
+    parser.add_argument("--labels", type=int, nargs="+", default=list(label_counts), help="numbers of labels")
+    options = parser.parse_args()
+    files = results_files(options)
+    runs: list[Row] = []
+    for num_labels in options.labels:
+        draws = simulation_draws(design, options.seeds, num_labels, **teachers)
+        for seed, draw in zip(options.seeds, draws, strict=True):
+            for row in run_draw(seed, draw, student):
+                runs.append(row | {"method": f"{row['method']}, {num_labels} labels", "labels": num_labels})
+                print(seed, runs[-1]["method"], {name: round(row[name], 4) for name in METRICS}, flush=True)
+    rows = rows_of(runs, METRICS)
+    differences = {
+        f"{method}, {num_labels} labels": nll_beyond_no_teacher(runs, method, num_labels)
+        for num_labels in options.labels
+        for method in (LEARNED, NOISE)
+    }
+    table = markdown_table(rows, digits=4) + "\n" + markdown_table(differences, digits=4)
+    write_results(files, summary(study, options.seeds, rows) | {"runs": runs}, table)
+
+
+def run_draw(seed: int, draw: Simulation, student: Student, config: DistillationConfig = CONFIG) -> list[Row]:
+    """Every method on one draw: its metrics, the settings it ran with, and the log density of each of its chains."""
+    standardize = Standardizer.fit(draw.inputs)
+    inputs, test_inputs = standardize(draw.inputs), jnp.asarray(standardize(draw.test_inputs))
+    learn_key, sample_key = jax.random.split(jax.random.key(seed))
+
+    def lesson(
+        weighting: WeightingRule, teacher_logits: np.ndarray, config: DistillationConfig = config
+    ) -> tuple[Lessons, Choice]:
+        lessons, _, choice = learn(
+            learn_key, inputs, draw.labels, teacher_logits, student, weighting=weighting, config=config
+        )
+        return lessons, choice
+
+    def row(method: str, lessons: Lessons, settings: PriorSettings, start: float) -> Row:
+        metrics = posterior_metrics(sample_key, student, lessons, settings, test_inputs, draw, config)
+        return {
+            "method": method,
+            "seed": seed,
+            **metrics,
+            "seconds": time.perf_counter() - start,
+            "settings": {name: finite_or_none(value) for name, value in settings._asdict().items()},
+        }
+
+    trust = learned_trust(num_folds=config.num_folds)
+    start = time.perf_counter()
+    lessons, choice = lesson(trust, draw.teacher_logits)
+    learned = row(LEARNED, lessons, choice.settings, start)
+    wide_scale = choice.no_teacher.wide_scale
+    plain = row(NO_TEACHER, lessons, no_teacher(wide_scale), time.perf_counter())
+    start = time.perf_counter()
+    noisy_lessons, noisy_choice = lesson(trust, with_noise(draw.teacher_logits, seed))
+    noisy = row(NOISE, noisy_lessons, noisy_choice.settings, start)
+    start = time.perf_counter()
+    paper = PriorSettings(1.0, PAPER_CONCENTRATION, float("inf"), wide_scale)
+    given = replace(config, settings=GivenSettings(*paper))
+    entropy = row(ENTROPY, lesson(entropy_weighting(), draw.teacher_logits, given)[0], paper, start)
+    return [plain, learned, noisy, entropy]
+
+
+def with_noise(teacher_logits: np.ndarray, seed: int) -> np.ndarray:
+    """One teacher more, which is sure of a class drawn at random for every example."""
+    num_examples, _, num_classes = teacher_logits.shape
+    answers = np.random.default_rng(seed).integers(0, num_classes, num_examples)
+    noise = NOISE_LOGIT * np.eye(num_classes, dtype=teacher_logits.dtype)[answers]
+    return np.concatenate([teacher_logits, noise[:, None]], axis=1)
+
+
+def posterior_metrics(
+    key: Key,
+    student: Student,
+    lessons: Lessons,
+    settings: PriorSettings,
+    test_inputs: jax.Array,
+    draw: Simulation,
+    config: DistillationConfig,
+) -> Row:
+    """Sample the posterior and score its predictions on the test points; NLL in nats, mse per class."""
+    posterior = sample_posterior(key, student, lessons, settings, config=config)
+    log_probs = jnp.asarray(predictive_log_probs(student, flatten_chains(posterior.run.positions), test_inputs))
+    weights = jnp.asarray(posterior.draw_weights)
+    probs = predictive_mean(log_probs, weights)
+    labels = jnp.asarray(draw.test_labels)
+    covered = {
+        f"coverage_{round(100 * level)}": float(coverage(log_probs, labels, weights, level=level))
+        for level in COVERAGE_LEVELS
+    }
+    by_chain = np.asarray(posterior.run.info.log_density).mean(axis=1)
+    return {
+        "accuracy": accuracy(probs, draw.test_labels),
+        "nll": negative_log_likelihood(probs, draw.test_labels),
+        "mse": float(jnp.mean(jnp.square(probs - draw.test_probs))),
+        **covered,
+        "log_density_of_chains": [round(float(value), 1) for value in by_chain],
+    }
+
+
+def nll_beyond_no_teacher(runs: Sequence[Row], method: str, num_labels: int) -> dict[str, np.ndarray]:
+    """NLL of a method less that without teachers: mean ± standard deviation over draws, and the worst draw."""
+    nll = {
+        name: np.array([run["nll"] for run in runs if run["method"] == f"{name}, {num_labels} labels"])
+        for name in (method, NO_TEACHER)
+    }
+    difference = nll[method] - nll[NO_TEACHER]
+    return {"NLL beyond no teacher": difference, "worst": np.array([difference.max()])}

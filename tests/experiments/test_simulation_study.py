@@ -1,0 +1,46 @@
+"""The study of simulation 1, made small: a quarter of the inputs, short chains, one draw."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experiments.simulation1.__main__ import STUDENT
+from experiments.simulation1.design import DESIGN
+from experiments.simulation_study import ENTROPY, LEARNED, NO_TEACHER, NOISE, run_draw, with_noise
+from experiments.simulations import simulation_draws
+from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
+from mtbkd_jax.selection import Budget
+
+
+@pytest.fixture(scope="module")
+def rows():
+    (draw,) = simulation_draws(DESIGN, [5], 300)
+    # Labels first, so that all 300 of them are kept.
+    kept = (draw.labels < 0).argsort(kind="stable")[:3000]
+    small = dataclasses.replace(
+        draw, inputs=draw.inputs[kept], labels=draw.labels[kept], teacher_logits=draw.teacher_logits[kept]
+    )
+    config = DistillationConfig(
+        budget=Budget(num_mode_steps=500, num_burn_in=200, num_steps=400),
+        sampling=SamplingConfig(num_mode_steps=1000, num_burn_in=500, num_draws=50, thinning=10, batch_size=1000),
+    )
+    return {row["method"]: row for row in run_draw(5, small, STUDENT, config)}
+
+
+@pytest.mark.parametrize("method", [LEARNED, NOISE])
+def test_teachers_that_are_sure_where_they_are_ignorant_do_not_hurt(rows, method):
+    assert rows[method]["nll"] < rows[NO_TEACHER]["nll"] + 0.01
+
+
+def test_entropy_weights_are_ruined_by_them(rows):
+    assert rows[ENTROPY]["nll"] > rows[NO_TEACHER]["nll"] + 0.5
+
+
+def test_the_noise_is_sure_and_right_by_chance():
+    logits = with_noise(np.zeros((3000, 2, 3), np.float32), seed=0)
+    probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert logits.shape == (3000, 3, 3)
+    assert (probs[:, 2].max(1) > 0.98).all()
+    shares = np.bincount(probs[:, 2].argmax(1)) / 3000
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.035)  # 4 standard errors
