@@ -28,7 +28,7 @@ from mtbkd_jax.metrics import accuracy, negative_log_likelihood
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.selection import Budget, Choice, GivenSettings
-from mtbkd_jax.settings import PriorSettings, no_teacher
+from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.trust import learned_trust
@@ -105,7 +105,7 @@ def run_draw(seed: int, draw: Simulation, student: Student, config: Distillation
         )
         return lessons, choice
 
-    def row(method: str, lessons: Lessons, settings: PriorSettings, start: float) -> Row:
+    def row(method: str, lessons: Lessons, settings: PosteriorSettings, start: float) -> Row:
         metrics = posterior_metrics(sample_key, student, lessons, settings, test_inputs, draw, config)
         return {
             "method": method,
@@ -120,12 +120,12 @@ def run_draw(seed: int, draw: Simulation, student: Student, config: Distillation
     lessons, choice = lesson(trust, draw.teacher_logits)
     learned = row(LEARNED, lessons, choice.settings, start)
     wide_scale = choice.no_teacher.wide_scale
-    plain = row(NO_TEACHER, lessons, no_teacher(wide_scale), time.perf_counter())
+    plain = row(NO_TEACHER, lessons, choice.no_teacher, time.perf_counter())
     start = time.perf_counter()
     noisy_lessons, noisy_choice = lesson(trust, with_noise(draw.teacher_logits, seed))
     noisy = row(NOISE, noisy_lessons, noisy_choice.settings, start)
     start = time.perf_counter()
-    paper = PriorSettings(1.0, PAPER_CONCENTRATION, float("inf"), wide_scale)
+    paper = PosteriorSettings(1.0, PAPER_CONCENTRATION, float("inf"), wide_scale)
     given = replace(config, settings=GivenSettings(*paper))
     entropy = row(ENTROPY, lesson(entropy_weighting(), draw.teacher_logits, given)[0], paper, start)
     return [plain, learned, noisy, entropy]
@@ -143,7 +143,7 @@ def posterior_metrics(
     key: Key,
     student: Student,
     lessons: Lessons,
-    settings: PriorSettings,
+    settings: PosteriorSettings,
     test_inputs: jax.Array,
     draw: Simulation,
     config: DistillationConfig,

@@ -99,7 +99,7 @@ _NAMES_OF_MODULE = {
     ),
     "sampling": ("sample_chains",),
     "selection": ("GivenSettings",),
-    "settings": ("PriorSettings",),
+    "settings": ("PosteriorSettings",),
     "students": (
         "Student",
         "cnn",

@@ -31,7 +31,7 @@ from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import PerExampleTerm, log_posterior
 from mtbkd_jax.selection import WIDE_SCALES, Fold, Problem, cross_validation
-from mtbkd_jax.settings import PriorSettings
+from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.weight_prior import gaussian_prior
@@ -216,7 +216,7 @@ def distil_classically(
         is_taught = (kept == labels).reshape(-1, *[1] * (targets.ndim - 1))
         return Examples(inputs, kept, jnp.where(is_taught, targets, 0.0))
 
-    def build(settings: PriorSettings, examples: Examples) -> Problem:
+    def build(settings: PosteriorSettings, examples: Examples) -> Problem:
         terms = (categorical_log_likelihood, loss.term(settings.power, config.softening))
         posterior = log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
         return Problem(posterior, jax.tree.map(lambda leaf: leaf[None], student.init(start_key)), 1, (examples,))
@@ -228,8 +228,8 @@ def distil_classically(
     score = cross_validation(score_key, student, folds, build=build, draw_batch=draw_batch, budget=budget)
 
     def best_of(candidates: Sequence[tuple[float, float]]) -> tuple[float, float]:
-        settings = [PriorSettings(strength, 1.0, np.inf, scale) for strength, scale in candidates]
-        stacked = PriorSettings(*(np.array(values, np.float32) for values in zip(*settings, strict=True)))
+        settings = [PosteriorSettings(strength, 1.0, np.inf, scale) for strength, scale in candidates]
+        stacked = PosteriorSettings(*(np.array(values, np.float32) for values in zip(*settings, strict=True)))
         return candidates[int(score(stacked).log_scores.sum(1).argmax())]
 
     middle = min(strengths, key=lambda strength: abs(strength - 1.0))
@@ -237,7 +237,7 @@ def distil_classically(
     strength, _ = best_of([(strength, scale) for strength in strengths])
     examples = examples_with(labels)
     objective = Objective(
-        build(PriorSettings(strength, 1.0, np.inf, scale), examples).log_density, examples, draw_batch
+        build(PosteriorSettings(strength, 1.0, np.inf, scale), examples).log_density, examples, draw_batch
     )
     params = climb(fit_key, objective, student.init(start_key), num_steps=config.sampling.num_mode_steps)
     return ClassicalStudent(params, strength, scale, objective)

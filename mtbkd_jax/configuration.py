@@ -31,7 +31,6 @@ class SamplingConfig:
       num_cycles: of the cyclical schedule.
       momentum_decay: share of the momentum that SGHMC forgets in a step.
       num_leapfrog_steps: of HMC.
-      temperature: of the posterior; 1 is Bayes.
       chain_weighting: what chains of different components of the weight-space prior count: by the evidence for their
         component, which is the posterior; or by stacking, which is not, and goes by how well they predict.
     """
@@ -48,7 +47,6 @@ class SamplingConfig:
     num_cycles: int = 4
     momentum_decay: float = MOMENTUM_DECAY
     num_leapfrog_steps: int = 20
-    temperature: float = 1.0
     chain_weighting: Literal["evidence", "stacking"] = "evidence"
 
 

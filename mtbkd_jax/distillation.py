@@ -6,6 +6,7 @@
 step is a function of its own module and can be called alone.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from mtbkd_jax.lessons import Lessons, climb_stages, held_out_folds, prepare_les
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.sampling import DrawSink, Progress
 from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validation
-from mtbkd_jax.settings import PriorSettings, distillation_posterior, no_teacher
+from mtbkd_jax.settings import PosteriorSettings, distillation_posterior, no_teacher
 from mtbkd_jax.students import Student
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_rows, tree_where
@@ -162,11 +163,9 @@ def _check_given_centers(given_centers: Mapping[int, Params], student: Student, 
 
 def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationConfig) -> Choice:
     given = config.settings
-    if not (
-        given.power is None or given.concentration is None or given.center_scale is None or given.wide_scale is None
-    ):
-        settings = PriorSettings(given.power, given.concentration, given.center_scale, given.wide_scale)
-        return Choice(settings, no_teacher(given.wide_scale), ())
+    if None not in dataclasses.astuple(given):
+        settings = PosteriorSettings(*dataclasses.astuple(given))
+        return Choice(settings, no_teacher(settings.wide_scale, settings.temperature), ())
     num_labelled = int((lessons.examples.labels >= 0).sum())
     if not are_enough(num_labelled, config.num_folds):
         raise InputError(
@@ -174,12 +173,12 @@ def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationCo
             "labels",
             f"{num_labelled} labelled examples",
             f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose settings by",
-            "Label more examples, or give power, concentration, center_scale and wide_scale.",
+            "Label more examples, or give power, concentration, center_scale, wide_scale and temperature.",
         )
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
     folds = held_out_folds(fold_key, lesson_key, lessons, prepare, config.num_folds)
 
-    def build(settings: PriorSettings, fold_lessons: Lessons) -> Problem:
+    def build(settings: PosteriorSettings, fold_lessons: Lessons) -> Problem:
         # Around centers the posterior is that of whichever component has the evidence, mostly a teacher's and not the
         # pool's, so all are tried. Their scales are equal, and the density at the mode tells them apart well enough.
         centers = fold_lessons.centers.params
@@ -194,7 +193,7 @@ def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationCo
             student,
             fold_lessons.centers,
             settings,
-            temperature=config.softening,
+            softening=config.softening,
             defensive_weight=config.defensive_weight,
         )
         return Problem(posterior, starts, num_starts, climb_stages(fold_lessons, settings))

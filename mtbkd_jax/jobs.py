@@ -281,10 +281,13 @@ def _print_choice(console: Console, result: Distillation) -> None:
         )
         console.print(
             f"Chosen on the labels: power {settings.power:g}, concentration {settings.concentration:g}, {around}, "
-            f"a wide scale of {settings.wide_scale:g}."
+            f"a wide scale of {settings.wide_scale:g}, a temperature of {settings.temperature:g}."
         )
     else:
-        console.print(f"Chosen on the labels: no teacher, with a scale of {settings.wide_scale:g}.")
+        console.print(
+            f"Chosen on the labels: no teacher, with a scale of {settings.wide_scale:g} and a temperature of "
+            f"{settings.temperature:g}."
+        )
     if (failed := result.posterior.run.failed_at >= 0).any():
         console.print(
             f"{failed.sum()} of {failed.size} chains were stopped and left out: their density was not finite."

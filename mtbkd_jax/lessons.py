@@ -13,7 +13,7 @@ from mtbkd_jax.examples import Examples
 from mtbkd_jax.folds import held_out_labels
 from mtbkd_jax.function_prior import dirichlet_components
 from mtbkd_jax.selection import Fold
-from mtbkd_jax.settings import PriorSettings
+from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, Params, Scalar
 from mtbkd_jax.weighting import WeightingRule
@@ -35,13 +35,13 @@ class Lessons(NamedTuple):
     centers: Centers
 
 
-def with_components(lessons: Lessons, settings: PriorSettings) -> Examples:
+def with_components(lessons: Lessons, settings: PosteriorSettings) -> Examples:
     """The examples with the components of the function-space prior, at the concentration of the settings."""
     components = dirichlet_components(lessons.teacher_probs, lessons.log_weights, settings.concentration)
     return lessons.examples._replace(components=components)
 
 
-def climb_stages(lessons: Lessons, settings: PriorSettings) -> tuple[Examples, Examples]:
+def climb_stages(lessons: Lessons, settings: PosteriorSettings) -> tuple[Examples, Examples]:
     """The examples that a climb to the mode sees first, at a concentration of one or less, and then in earnest.
 
     At a high concentration every example belongs to the teacher that the student happens to agree with, and the

@@ -51,7 +51,7 @@ from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.settings import (
     Component,
     ComponentBatch,
-    PriorSettings,
+    PosteriorSettings,
     component_posterior,
     distillation_likelihood,
     mixture_of,
@@ -105,7 +105,7 @@ def sample_posterior(
     key: Key,
     student: Student,
     lessons: Lessons,
-    settings: PriorSettings,
+    settings: PosteriorSettings,
     *,
     config: DistillationConfig = DistillationConfig(),
     sink: DrawSink | None = None,
@@ -136,8 +136,8 @@ def sample_posterior(
     components, log_prior_weights = prior_components(
         lessons.centers, settings, defensive_weight=config.defensive_weight
     )
-    posterior = component_posterior(student, settings, temperature=config.softening)
-    likelihood = distillation_likelihood(student, settings, temperature=config.softening)
+    posterior = component_posterior(student, settings, softening=config.softening)
+    likelihood = distillation_likelihood(student, settings, softening=config.softening)
     minibatch = minibatch_for(stages[-1].labels, sampling.batch_size)
     climb = partial(
         _climb_all, log_density=posterior, stages=stages, draw_batch=minibatch, num_steps=sampling.num_mode_steps
@@ -158,7 +158,9 @@ def sample_posterior(
     if np.isfinite(settings.center_scale):
         starts = _moved_to_components(starts, lessons, component_of_chain)
     modes, curvatures = climb(mode_key, starts, own)
-    sampler, step_size = _sampler_and_step_size(posterior, sampling, float(jnp.max(curvatures)))
+    sampler, step_size = _sampler_and_step_size(
+        posterior, sampling, float(settings.temperature), float(jnp.max(curvatures))
+    )
     run = _run_chains(chain_key, sampler, step_size, modes, stages[-1], own, sampling, minibatch, sink, progress)
 
     alive = component_of_chain[run.failed_at < 0]
@@ -168,7 +170,7 @@ def sample_posterior(
         return SampledPosterior(run, alive, first_look, is_damped, _stacked(log_probs, labels), is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1:
-        can_bridge = sampling.temperature == 1 and sampling.num_draws >= NUM_BLOCKS
+        can_bridge = settings.temperature == 1 and sampling.num_draws >= NUM_BLOCKS
         refined = _refined_evidence(evidence_key, likelihood, stages[-1], positions, components, alive, can_bridge)
         weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
     chain_weights, is_stacked = weights_of_chains(
@@ -287,7 +289,7 @@ def _predictions_of_labels(
     return log_probs.reshape(num_chains, num_draws, *log_probs.shape[1:]), labels[rows]
 
 
-def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PriorSettings, num_chains: int) -> Params:
+def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, num_chains: int) -> Params:
     """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last one elsewhere.
 
     Where the prior has centers, the last one is at the pool, and all lie around their center at twice the distance that
@@ -448,10 +450,9 @@ def component_log_densities(positions: Params, components: Component) -> Float[A
 
 
 def _sampler_and_step_size(
-    posterior: MinibatchLogDensity, sampling: SamplingConfig, curvature: float
+    posterior: MinibatchLogDensity, sampling: SamplingConfig, temperature: float, curvature: float
 ) -> tuple[Sampler, float]:
     """The sampler that was asked for, and a step size for it at this curvature."""
-    temperature = sampling.temperature
     if sampling.sampler == "sgld":
         langevin = langevin_step_size(curvature, fraction=sampling.step_fraction)
         return sgld(posterior, temperature=temperature), float(langevin)

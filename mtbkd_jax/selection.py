@@ -1,4 +1,4 @@
-"""Selection: the priors' settings, chosen on the labels by cross-validated predictive log score.
+"""Selection: the posterior's settings, chosen on the labels by cross-validated predictive log score.
 
 The labels are dealt into folds. For each fold, trust and centers are learned again without its labels, every
 candidate's posterior is sampled by a short chain without the fold's examples (neither their labels nor what the
@@ -17,12 +17,16 @@ labels alone, and the power that suits them best. What the five stages lead to i
 it must beat *no teacher* and the mild advice by more than one standard error of the difference. Many candidates and few
 labels would otherwise favour a strong belief in teachers by luck alone.
 
-Where it does, the best candidate with centers is taken unless the labels speak against it by more than one standard
+Where they do, the best candidate with centers is taken unless the labels speak against it by more than one standard
 error of the difference. By the one-standard-error rule (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3) the
 tightest of the models that the labels cannot tell apart is the one to have, and chains around a center agree.
+
+Last comes the temperature, of this choice and of *no teacher*, for which all else was scored at one. It decides how far
+apart the draws lie, and so it goes by what they cover: of the temperatures that the log score does not speak against by
+more than one standard error, that whose credible intervals hold the held-out labels as often as they should.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -36,7 +40,7 @@ from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
-from mtbkd_jax.settings import PriorSettings, no_teacher
+from mtbkd_jax.settings import PosteriorSettings, no_teacher
 from mtbkd_jax.step_size import hamiltonian_step_size, largest_curvature_around
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
@@ -50,8 +54,12 @@ POWERS = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0)
 CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Candidates of the scale around the centers, in units of the root mean square of the pool's parameters."""
 CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+LOWER_TEMPERATURES = (0.5, 0.25, 0.1)
+"""Candidates of the temperature beside one: for two students at a time, six in all."""
 MILD_POWER = "mild power"
 """The stage of the powers at a concentration of one."""
+PLAIN_TEMPERATURE = "temperature, no teacher"
+"""The stage of the temperatures without teachers."""
 
 # Candidates are scored by the sampler that the winner is then sampled by, unless the user asks for another.
 STEP_FRACTION = 0.5
@@ -68,6 +76,7 @@ class ScoredCandidate:
       concentration: λ.
       center_scale: around the teacher-derived centers.
       wide_scale: of the component around zero.
+      temperature: of the posterior.
       nll: mean negative log predictive probability of the held-out labels, nats.
       standard_error: of that mean, over the held-out labels.
       coverage_gap: mean distance of the held-out labels' coverage from nominal, over ``COVERAGE_LEVELS``.
@@ -78,14 +87,15 @@ class ScoredCandidate:
     concentration: float
     center_scale: float
     wide_scale: float
+    temperature: float
     nll: float
     standard_error: float
     coverage_gap: float
 
     @property
-    def settings(self) -> PriorSettings:
+    def settings(self) -> PosteriorSettings:
         """The settings that were scored."""
-        return PriorSettings(self.power, self.concentration, self.center_scale, self.wide_scale)
+        return PosteriorSettings(self.power, self.concentration, self.center_scale, self.wide_scale, self.temperature)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; an infinite scale becomes None."""
@@ -151,7 +161,7 @@ class HeldOutScores(NamedTuple):
     covered: Float[np.ndarray, "candidates levels labelled"]
 
 
-Score = Callable[[PriorSettings], HeldOutScores]
+Score = Callable[[PosteriorSettings], HeldOutScores]
 """Scores candidates, whose settings are stacked."""
 
 
@@ -160,7 +170,7 @@ def cross_validation(
     student: Student,
     folds: Sequence[Fold],
     *,
-    build: Callable[[PriorSettings, Any], Problem],
+    build: Callable[[PosteriorSettings, Any], Problem],
     draw_batch: DrawBatch,
     budget: Budget,
 ) -> Score:
@@ -179,10 +189,10 @@ def cross_validation(
       was compiled for those.
     """
 
-    def score_fold(settings: PriorSettings, fold_and_key: tuple[Fold, Key]):
+    def score_fold(settings: PosteriorSettings, fold_and_key: tuple[Fold, Key]):
         fold, key = fold_and_key
         problem = build(settings, fold.data)
-        log_probs = _short_chain(key, student, problem, settings.weight_scale, fold.inputs, draw_batch, budget)
+        log_probs = _short_chain(key, student, problem, settings, fold.inputs, draw_batch, budget)
         is_held_out = fold.labels >= 0
         label_log_probs = jnp.take_along_axis(log_probs, jnp.maximum(fold.labels, 0)[None, :, None], axis=2)[..., 0]
         log_scores = jax.nn.logsumexp(label_log_probs, axis=0) - jnp.log(log_probs.shape[0])
@@ -192,10 +202,10 @@ def cross_validation(
     num_labelled = folds[0].labels.shape[0]
 
     @jax.jit
-    def score_fold_of_all(candidates: PriorSettings, fold_and_key: tuple[Fold, Key]):
+    def score_fold_of_all(candidates: PosteriorSettings, fold_and_key: tuple[Fold, Key]):
         return over_chains(score_fold, chain_mesh(candidates.power.shape[0]))(candidates, fold_and_key)
 
-    def score(candidates: PriorSettings) -> HeldOutScores:
+    def score(candidates: PosteriorSettings) -> HeldOutScores:
         mesh = chain_mesh(np.shape(candidates.power)[0])
         candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
         size = candidates.power.shape[0]
@@ -212,7 +222,13 @@ def cross_validation(
 
 
 def _short_chain(
-    key: Key, student: Student, problem: Problem, scale: Array, inputs: Array, draw_batch: DrawBatch, budget: Budget
+    key: Key,
+    student: Student,
+    problem: Problem,
+    settings: PosteriorSettings,
+    inputs: Array,
+    draw_batch: DrawBatch,
+    budget: Budget,
 ) -> Float[Array, "draws examples classes"]:
     """Log class probabilities of a short SGHMC chain from the best mode; of the mode itself for no steps."""
     mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
@@ -221,9 +237,9 @@ def _short_chain(
     if budget.num_steps == 0:
         return jax.nn.log_softmax(student.apply(mode, inputs))[None]
     batch = draw_batch(curvature_key, examples)
-    curvature = largest_curvature_around(problem.log_density, mode, scale, batch, curvature_key)
+    curvature = largest_curvature_around(problem.log_density, mode, settings.weight_scale, batch, curvature_key)
     step_size = hamiltonian_step_size(curvature, fraction=STEP_FRACTION)
-    sampler = sghmc(problem.log_density, friction=MOMENTUM_DECAY / step_size)
+    sampler = sghmc(problem.log_density, friction=MOMENTUM_DECAY / step_size, temperature=settings.temperature)
 
     def advance(state, step):
         batch_key, sampler_key = keys_of_step(chain_key, step)
@@ -267,8 +283,8 @@ class Choice(NamedTuple):
       curve: the candidates in the order in which they were scored.
     """
 
-    settings: PriorSettings
-    no_teacher: PriorSettings
+    settings: PosteriorSettings
+    no_teacher: PosteriorSettings
     curve: tuple[ScoredCandidate, ...]
 
 
@@ -281,6 +297,7 @@ class GivenSettings:
       concentration: λ, pseudo-labels an example.
       center_scale: standard deviation around the teacher-derived centers; infinite to leave them out.
       wide_scale: standard deviation of the wide component.
+      temperature: of the posterior; 1 is Bayes.
 
     Raises:
       InputError: if ``power`` is negative, or another one is not positive.
@@ -290,13 +307,14 @@ class GivenSettings:
     concentration: float | None = None
     center_scale: float | None = None
     wide_scale: float | None = None
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse at once what would fail, or be taken for a setting left out, in the middle of a run."""
         check_not_negative(power=self.power or 0.0)
         if self.center_scale != float("inf"):
             check_positive(center_scale=1.0 if self.center_scale is None else self.center_scale)
-        for name in ("concentration", "wide_scale"):
+        for name in ("concentration", "wide_scale", "temperature"):
             value = getattr(self, name)
             check_positive(**{name: 1.0 if value is None else value})
 
@@ -317,25 +335,31 @@ def choose_settings(
     curve: list[ScoredCandidate] = []
     log_scores: dict[ScoredCandidate, Float[np.ndarray, " labelled"]] = {}
 
-    def best_of(stage: str, candidates: Sequence[PriorSettings]) -> ScoredCandidate:
-        stacked = PriorSettings(*(jnp.array(values, jnp.float32) for values in zip(*candidates, strict=True)))
+    temperature = 1.0 if given.temperature is None else given.temperature
+
+    def score_all(stages: Sequence[str], candidates: Sequence[PosteriorSettings]) -> list[ScoredCandidate]:
+        stacked = PosteriorSettings(*(jnp.array(values, jnp.float32) for values in zip(*candidates, strict=True)))
         scores = score(stacked)
-        scored = [_scored(stage, *candidate) for candidate in zip(candidates, *scores, strict=True)]
+        scored = [_scored(*candidate) for candidate in zip(stages, candidates, *scores, strict=True)]
         curve.extend(scored)
         log_scores.update(zip(scored, scores.log_scores, strict=True))
-        return min(scored, key=lambda candidate: candidate.nll)
+        return scored
 
-    plain = best_of("no teacher", [no_teacher(s) for s in _unless_given(given.wide_scale, WIDE_SCALES)])
-    settings = PriorSettings(
+    def best_of(stage: str, candidates: Sequence[PosteriorSettings]) -> ScoredCandidate:
+        return min(score_all([stage] * len(candidates), candidates), key=lambda candidate: candidate.nll)
+
+    wide_scales = _unless_given(given.wide_scale, WIDE_SCALES)
+    plain = best_of("no teacher", [no_teacher(scale, temperature) for scale in wide_scales])
+    settings = PosteriorSettings(
         power=1.0 if given.power is None else given.power,
         concentration=5.0 if given.concentration is None else given.concentration,
         center_scale=float("inf") if given.center_scale is None else given.center_scale,
         wide_scale=plain.wide_scale,
+        temperature=temperature,
     )
-    wide_scales = _unless_given(given.wide_scale, WIDE_SCALES)
     best = best_of("wide_scale", [settings._replace(wide_scale=scale) for scale in wide_scales])
 
-    def search(name: str, values: Sequence[float], start: PriorSettings) -> ScoredCandidate:
+    def search(name: str, values: Sequence[float], start: PosteriorSettings) -> ScoredCandidate:
         if getattr(given, name) is not None:
             return best
         return best_of(name, [start._replace(**{name: value}) for value in values])
@@ -350,14 +374,31 @@ def choose_settings(
     if given.power is None:
         cautious = plain
         if given.concentration is None and given.center_scale is None:
-            mild = PriorSettings(1.0, 1.0, float("inf"), plain.wide_scale)
+            mild = PosteriorSettings(1.0, 1.0, float("inf"), plain.wide_scale, temperature)
             advised = best_of(MILD_POWER, [mild._replace(power=power) for power in POWERS])
             cautious = better(plain, advised)
         if not _is_better(log_scores[best], log_scores[cautious]):
             best, centered = cautious, cautious
     if not _is_better(log_scores[best], log_scores[centered]):
         best = centered
+    if given.temperature is None:
+        students = best.settings, plain.settings
+        cooler = [student._replace(temperature=value) for student in students for value in LOWER_TEMPERATURES]
+        half = len(LOWER_TEMPERATURES)
+        scored = score_all(["temperature"] * half + [PLAIN_TEMPERATURE] * half, cooler)
+        best, plain = (
+            _best_covered(candidates, log_scores) for candidates in ([best, *scored[:half]], [plain, *scored[half:]])
+        )
     return Choice(best.settings, plain.settings, tuple(curve))
+
+
+def _best_covered(
+    candidates: Sequence[ScoredCandidate], log_scores: Mapping[ScoredCandidate, Float[np.ndarray, " labelled"]]
+) -> ScoredCandidate:
+    """Of the candidates that the labels cannot tell from the best, the one whose intervals cover best."""
+    best = min(candidates, key=lambda candidate: candidate.nll)
+    alike = [one for one in candidates if not _is_better(log_scores[best], log_scores[one])]
+    return min(alike, key=lambda candidate: candidate.coverage_gap)
 
 
 def _is_better(one: Float[np.ndarray, " labelled"], other: Float[np.ndarray, " labelled"]) -> bool:
@@ -374,7 +415,7 @@ def _unless_given(value: float | None, candidates: tuple[float, ...]) -> tuple[f
 
 def _scored(
     stage: str,
-    settings: PriorSettings,
+    settings: PosteriorSettings,
     log_scores: Float[np.ndarray, " labelled"],
     covered: Float[np.ndarray, "levels labelled"],
 ) -> ScoredCandidate:

@@ -1,4 +1,4 @@
-"""Settings of the two priors, and the log posterior that they make."""
+"""Settings of the posterior, and the log density that they make."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from mtbkd_jax.types import MinibatchLogDensity, Params, Scalar
 from mtbkd_jax.weight_prior import WeightMixture, gaussian_prior, weight_space_prior
 
 
-class PriorSettings(NamedTuple):
+class PosteriorSettings(NamedTuple):
     """What is chosen on the labels. Numbers, or traced arrays when several candidates are tried at once.
 
     Attributes:
@@ -27,12 +27,14 @@ class PriorSettings(NamedTuple):
       center_scale: standard deviation around the teacher-derived centers; infinite to leave them out, so that the wide
         component is the whole weight-space prior.
       wide_scale: standard deviation of the wide component around zero.
+      temperature: T of the posterior p(θ | D)^(1/T) that is sampled; 1 is Bayes, below it draws lie closer together.
     """
 
     power: Any
     concentration: Any
     center_scale: Any
     wide_scale: Any
+    temperature: Any = 1.0
 
     @property
     def uses_teachers(self):
@@ -45,9 +47,9 @@ class PriorSettings(NamedTuple):
         return jnp.where(jnp.isfinite(self.center_scale), self.center_scale, self.wide_scale)
 
 
-def no_teacher(wide_scale: float) -> PriorSettings:
+def no_teacher(wide_scale: float, temperature: float = 1.0) -> PosteriorSettings:
     """The plain Bayesian student: a Gaussian prior on its weights, no teacher."""
-    return PriorSettings(power=0.0, concentration=1.0, center_scale=jnp.inf, wide_scale=wide_scale)
+    return PosteriorSettings(0.0, 1.0, float("inf"), wide_scale, temperature)
 
 
 class Component(NamedTuple):
@@ -70,7 +72,7 @@ class ComponentBatch(NamedTuple):
 
 
 def prior_components(
-    centers: Centers, settings: PriorSettings, *, defensive_weight: float
+    centers: Centers, settings: PosteriorSettings, *, defensive_weight: float
 ) -> tuple[Component, Float[Array, " components"]]:
     """The components of the weight-space prior: the wide (defensive) one, then the pool's, then each teacher's.
 
@@ -98,7 +100,7 @@ def prior_components(
     return Component(rows, scales), jnp.log(jnp.concatenate([wide[None], (1 - wide) * among_centers]))
 
 
-def weight_mixture(centers: Centers, settings: PriorSettings, *, defensive_weight: float) -> WeightMixture:
+def weight_mixture(centers: Centers, settings: PosteriorSettings, *, defensive_weight: float) -> WeightMixture:
     """The weight-space prior; arguments are those of ``prior_components``."""
     return mixture_of(*prior_components(centers, settings, defensive_weight=defensive_weight))
 
@@ -112,30 +114,32 @@ def mixture_of(components: Component, log_weights: Float[Array, " components"]) 
 def distillation_posterior(
     student: Student,
     centers: Centers,
-    settings: PriorSettings,
+    settings: PosteriorSettings,
     *,
-    temperature: float = 1.0,
+    softening: float = 1.0,
     defensive_weight: float = 0.05,
 ) -> MinibatchLogDensity:
     """Likelihood, function-space prior and weight-space prior, added up."""
     mixture = weight_mixture(centers, settings, defensive_weight=defensive_weight)
     return log_posterior(
         student,
-        per_example=_per_example(settings, temperature),
+        per_example=_per_example(settings, softening),
         per_parameters=(weight_space_prior(mixture),),
     )
 
 
 def distillation_likelihood(
-    student: Student, settings: PriorSettings, *, temperature: float = 1.0
+    student: Student, settings: PosteriorSettings, *, softening: float = 1.0
 ) -> MinibatchLogDensity:
     """Likelihood and function-space prior: all of the posterior but the weight-space prior."""
-    return log_posterior(student, per_example=_per_example(settings, temperature))
+    return log_posterior(student, per_example=_per_example(settings, softening))
 
 
-def component_posterior(student: Student, settings: PriorSettings, *, temperature: float = 1.0) -> MinibatchLogDensity:
+def component_posterior(
+    student: Student, settings: PosteriorSettings, *, softening: float = 1.0
+) -> MinibatchLogDensity:
     """The posterior under one component of the weight-space prior alone, ``(params, ComponentBatch) -> nats``."""
-    likelihood = distillation_likelihood(student, settings, temperature=temperature)
+    likelihood = distillation_likelihood(student, settings, softening=softening)
 
     def log_density(params: Params, batch: ComponentBatch) -> Scalar:
         offset = tree_add_scaled(params, -1.0, batch.component.center)
@@ -144,5 +148,5 @@ def component_posterior(student: Student, settings: PriorSettings, *, temperatur
     return log_density
 
 
-def _per_example(settings: PriorSettings, temperature: float) -> tuple[PerExampleTerm, ...]:
-    return categorical_log_likelihood, teacher_informed_prior(power=settings.power, temperature=temperature)
+def _per_example(settings: PosteriorSettings, softening: float) -> tuple[PerExampleTerm, ...]:
+    return categorical_log_likelihood, teacher_informed_prior(power=settings.power, temperature=softening)

@@ -16,12 +16,12 @@ from mtbkd_jax.lessons import Lessons, climb_stages, held_out_folds, prepare_les
 from mtbkd_jax.posterior_sampling import chain_starts, sample_posterior
 from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.selection import GivenSettings
-from mtbkd_jax.settings import PriorSettings, no_teacher
+from mtbkd_jax.settings import PosteriorSettings, no_teacher
 from mtbkd_jax.students import mlp
 from mtbkd_jax.trust import learned_trust
 
 STUDENT = mlp(num_features=2, hidden=(4,), num_classes=2)
-GIVEN = DistillationConfig(settings=GivenSettings(1.0, 5.0, 0.05, 1.0))
+GIVEN = DistillationConfig(settings=GivenSettings(1.0, 5.0, 0.05, 1.0, 1.0))
 NUM_EXAMPLES, NUM_LABELLED = 80, 40
 
 
@@ -51,20 +51,20 @@ def test_trust_goes_to_the_teacher_that_is_right(lessons):
 
 
 def test_chains_start_at_each_teachers_center_in_turn_and_the_last_at_the_pool(lessons):
-    starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, PriorSettings(1.0, 5.0, 1e-6, 1.0), 4))
+    starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, PosteriorSettings(1.0, 5.0, 1e-6, 1.0), 4))
     centers = flat(lessons.centers.params)
     np.testing.assert_allclose(starts, centers[jnp.array([1, 2, 1, 0])], atol=1e-5)
 
 
 def test_chains_start_twice_as_far_from_their_center_as_the_prior_would_put_them(lessons):
-    settings = PriorSettings(1.0, 5.0, 0.3, 1.0)
+    settings = PosteriorSettings(1.0, 5.0, 0.3, 1.0)
     starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 60))
     centers = flat(lessons.centers.params)[jnp.concatenate([1 + jnp.arange(59) % 2, jnp.zeros(1, int)])]
     assert float(jnp.std(starts - centers)) == pytest.approx(0.6, rel=0.05)
 
 
 def test_without_centers_only_the_last_chain_starts_elsewhere(lessons):
-    settings = PriorSettings(1.0, 5.0, float("inf"), 1.0)
+    settings = PosteriorSettings(1.0, 5.0, float("inf"), 1.0)
     starts, centers = flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 3)), flat(lessons.centers.params)
     np.testing.assert_array_equal(starts[:2], centers[1:])
     assert float(jnp.abs(starts[2] - centers[1]).max()) > 0.1
@@ -78,7 +78,7 @@ def test_without_teachers_no_chain_starts_at_a_center(lessons):
 
 
 def test_the_climb_begins_at_a_concentration_of_one(lessons):
-    settings = PriorSettings(1.0, 20.0, 0.05, 1.0)
+    settings = PosteriorSettings(1.0, 20.0, 0.05, 1.0)
     mild, earnest = climb_stages(lessons, settings)
     np.testing.assert_allclose(mild.components.pseudo_counts.sum(-1)[:, 1:], 1.0, rtol=1e-5)
     np.testing.assert_allclose(earnest.components.pseudo_counts.sum(-1)[:, 1:], 20.0, rtol=1e-5)
@@ -90,7 +90,7 @@ def test_every_chain_settles_around_the_center_that_the_data_favour(lessons):
     # At this scale the components are a hundred standard deviations apart and more: no chain could cross by itself,
     # and every second one starts at the teacher that is wrong.
     sampling = SamplingConfig(num_burn_in=100, num_draws=10, thinning=5, num_mode_steps=100)
-    settings = PriorSettings(1.0, 5.0, 0.01, 1.0)
+    settings = PosteriorSettings(1.0, 5.0, 0.01, 1.0)
     posterior = sample_posterior(
         jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling)
     )
@@ -119,7 +119,7 @@ def test_the_teachers_are_silent_about_held_out_examples(arrays, lessons):
     np.testing.assert_array_equal(held_out.sum(0), 1)
     for fold, is_held_out in zip(folds, held_out, strict=True):
         np.testing.assert_array_equal(fold.data.examples.labels[:NUM_LABELLED] < 0, is_held_out)
-        examples = with_components(fold.data, PriorSettings(1.0, 5.0, 0.05, 1.0))
+        examples = with_components(fold.data, PosteriorSettings(1.0, 5.0, 0.05, 1.0))
         logits = jax.random.normal(jax.random.key(5), (NUM_EXAMPLES, 2))
         prior = np.asarray(teacher_informed_prior()(logits, examples))
         # What is left is the flat component's constant, log Γ(C), which is zero for two classes.
@@ -158,7 +158,7 @@ def test_draws_under_a_schedule_are_as_many_and_stay_near_the_mode(lessons, sche
     sampling = SamplingConfig(
         num_mode_steps=100, num_burn_in=50, num_draws=10, thinning=5, schedule=schedule, num_cycles=2
     )
-    settings = PriorSettings(1.0, 5.0, 0.05, 1.0)
+    settings = PosteriorSettings(1.0, 5.0, 0.05, 1.0)
     posterior = sample_posterior(
         jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling)
     )
@@ -177,6 +177,6 @@ def test_a_schedule_is_refused_where_the_step_size_is_adapted(lessons):
             jax.random.key(2),
             STUDENT,
             lessons,
-            PriorSettings(1.0, 5.0, 0.05, 1.0),
+            PosteriorSettings(1.0, 5.0, 0.05, 1.0),
             config=DistillationConfig(sampling=sampling),
         )

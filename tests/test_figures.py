@@ -18,7 +18,7 @@ from mtbkd_jax.figures import (
 )
 from mtbkd_jax.metrics import area_under_risk_coverage, expected_calibration_error, reliability_bins
 from mtbkd_jax.selection import Choice, ScoredCandidate
-from mtbkd_jax.settings import PriorSettings
+from mtbkd_jax.settings import PosteriorSettings
 
 GENERATOR = np.random.default_rng(0)
 CLASS_NAMES = ["Cytoplasm", "Nucleus", "Endoplasmic reticulum", "Golgi apparatus"]
@@ -53,7 +53,7 @@ def choice():
         scored("concentration", 0.50, concentration=5.0),
         scored("concentration", 0.52, concentration=10.0),
     )
-    return Choice(PriorSettings(0.1, 5.0, 0.2, 0.5), PriorSettings(0.0, 1.0, float("inf"), 0.5), curve)
+    return Choice(PosteriorSettings(0.1, 5.0, 0.2, 0.5), PosteriorSettings(0.0, 1.0, float("inf"), 0.5), curve)
 
 
 FIGURES = {

@@ -26,7 +26,7 @@ from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.samplers import SamplerInfo, nuts, warm_up
 from mtbkd_jax.sampling import ChainRun, sample_chains, start_chains
 from mtbkd_jax.schedules import constant
-from mtbkd_jax.settings import PriorSettings, distillation_posterior, prior_components
+from mtbkd_jax.settings import PosteriorSettings, distillation_posterior, prior_components
 from mtbkd_jax.students import from_linen
 
 NUM_EXAMPLES = 30
@@ -71,7 +71,7 @@ def whole_mixture(student, lessons, settings):
 
 def test_weighted_chains_of_the_components_are_the_posterior(lessons):
     student, lessons = lessons
-    settings = PriorSettings(0.5, 2.0, 0.35, 1.0)
+    settings = PosteriorSettings(0.5, 2.0, 0.35, 1.0)
     positions = whole_mixture(student, lessons, settings)
     posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=CONFIG)
     assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
@@ -99,7 +99,7 @@ def test_weighted_chains_of_the_components_are_the_posterior(lessons):
 
 def test_few_draws_are_weighed_by_tempering(lessons):
     student, lessons = lessons
-    settings = PriorSettings(0.5, 2.0, 0.35, 1.0)
+    settings = PosteriorSettings(0.5, 2.0, 0.35, 1.0)
     few, many = (
         sample_posterior(
             jax.random.key(5),
@@ -159,7 +159,7 @@ def test_stacking_of_all_chains_samples_every_component(lessons):
     sampling = replace(EXACT, num_draws=40, chain_weighting="stacking", num_chains=4)
     config = replace(CONFIG, sampling=sampling)
     # So far from most of the data that the evidence leaves them out.
-    settings = PriorSettings(1.0, 5.0, 0.01, 1.0)
+    settings = PosteriorSettings(1.0, 5.0, 0.01, 1.0)
     posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=config)
     assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
     # Around narrow centers the prior's curvature outweighs any other; the wide component's mode is in a hilly place.
@@ -173,4 +173,4 @@ def test_stacking_needs_a_label(lessons):
     blank = lessons._replace(examples=lessons.examples._replace(labels=jnp.full(NUM_EXAMPLES, -1)))
     config = replace(CONFIG, sampling=replace(EXACT, chain_weighting="stacking"))
     with pytest.raises(InputError, match="stacking, and no label"):
-        sample_posterior(jax.random.key(5), student, blank, PriorSettings(1.0, 5.0, 0.01, 1.0), config=config)
+        sample_posterior(jax.random.key(5), student, blank, PosteriorSettings(1.0, 5.0, 0.01, 1.0), config=config)

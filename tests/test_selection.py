@@ -17,7 +17,7 @@ from mtbkd_jax.selection import (
     choose_settings,
     cross_validation,
 )
-from mtbkd_jax.settings import PriorSettings, no_teacher
+from mtbkd_jax.settings import PosteriorSettings, no_teacher
 from mtbkd_jax.students import mlp
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS
 from mtbkd_jax.weight_prior import WeightMixture, gaussian_prior, weight_space_prior
@@ -29,7 +29,7 @@ def scores_of(nll):
     """Made-up scores: the same for every label, minus ``nll`` of the candidate's settings; nine in ten covered."""
 
     def score(candidates):
-        losses = np.asarray(nll(PriorSettings(*(np.asarray(leaf) for leaf in candidates))), np.float32)
+        losses = np.asarray(nll(PosteriorSettings(*(np.asarray(leaf) for leaf in candidates))), np.float32)
         log_scores = np.broadcast_to(-losses[:, None], (losses.size, NUM_LABELLED))
         return HeldOutScores(log_scores, np.full((losses.size, 3, NUM_LABELLED), 0.9, np.float32))
 
@@ -58,7 +58,7 @@ def distance_from(power, concentration, center_scale, wide_scale):
 def test_the_best_of_every_stage_is_found():
     nll = distance_from(0.06, 10.0, 0.5, 0.2)
     choice = choose_settings(scores_of(nll), GivenSettings(), pool_size=1.0)
-    assert choice.settings == PriorSettings(0.06, 10.0, 0.5, 0.2)
+    assert choice.settings == PosteriorSettings(0.06, 10.0, 0.5, 0.2, 1.0)
     assert choice.no_teacher.wide_scale == 0.2
     assert list(dict.fromkeys(candidate.stage for candidate in choice.curve)) == [
         "no teacher",
@@ -67,6 +67,8 @@ def test_the_best_of_every_stage_is_found():
         "concentration",
         "center_scale",
         "mild power",
+        "temperature",
+        "temperature, no teacher",
     ]
 
 
@@ -106,6 +108,29 @@ def test_there_are_centers_unless_the_labels_speak_against_them(spread, has_cent
     assert np.isfinite(choice.settings.center_scale) == has_centers
 
 
+@pytest.mark.parametrize(("loss_of_cooling", "temperature"), [(0.2, 0.25), (5.0, 1.0)], ids=["a tie", "told apart"])
+def test_the_temperature_is_that_whose_intervals_cover_best_unless_the_log_score_speaks_against_it(
+    loss_of_cooling, temperature
+):
+    sign = np.where(np.arange(NUM_LABELLED) < NUM_LABELLED // 2, 1.0, -1.0)
+    covered_at = {1.0: 0.6, 0.5: 0.8, 0.25: 0.9, 0.1: 0.99}
+
+    def score(candidates):
+        temperatures = np.asarray(candidates.temperature, float)
+        losses = 0.5 + (np.asarray(candidates.power) == 0) + loss_of_cooling * (1 - temperatures)
+        # The difference from a temperature of one has a standard error of 1 / sqrt(12).
+        log_scores = -losses[:, None] + np.outer(temperatures < 1, sign)
+        levels = np.array([covered_at[round(t, 2)] for t in temperatures])
+        return HeldOutScores(
+            log_scores.astype(np.float32),
+            np.broadcast_to(levels[:, None, None], (losses.size, 3, NUM_LABELLED)).astype(np.float32),
+        )
+
+    choice = choose_settings(score, GivenSettings(), pool_size=1.0)
+    assert choice.settings.temperature == temperature
+    assert choice.no_teacher.temperature == temperature
+
+
 def test_with_teachers_the_wide_scale_may_be_another_than_without():
     choice = choose_settings(
         scores_of(lambda s: np.abs(np.log(s.wide_scale / np.where(s.power > 0, 0.1, 3.0))) - (s.power == 1.0)),
@@ -131,12 +156,13 @@ def test_on_a_tie_there_is_no_teacher():
     assert not choice.settings.uses_teachers
 
 
-@pytest.mark.parametrize("name", ["power", "concentration", "center_scale", "wide_scale"])
+@pytest.mark.parametrize("name", ["power", "concentration", "center_scale", "wide_scale", "temperature"])
 def test_a_setting_that_is_given_is_kept(name):
     given = GivenSettings(**{name: 0.77})
     choice = choose_settings(scores_of(distance_from(0.06, 10.0, 0.5, 0.2)), given, pool_size=1.0)
     assert getattr(choice.settings, name) == 0.77
-    tried = [candidate for candidate in choice.curve if candidate.stage != "no teacher" or name == "wide_scale"]
+    for_all = ("wide_scale", "temperature")
+    tried = [c for c in choice.curve if c.settings.uses_teachers or name in for_all]
     assert {getattr(candidate, name) for candidate in tried} == {0.77}
 
 
@@ -177,7 +203,7 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
         starts = jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], student.init(jax.random.key(0)))
         return Problem(posterior, starts, 1, (examples,))
 
-    candidates = PriorSettings(*map(np.array, zip(no_teacher(3.0), no_teacher(1e-3), strict=True)))
+    candidates = PosteriorSettings(*map(np.array, zip(no_teacher(3.0), no_teacher(1e-3), strict=True)))
     score = cross_validation(
         jax.random.key(1),
         student,
@@ -219,7 +245,7 @@ def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to
         posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
         return Problem(posterior, jax.vmap(unravel)(centers), num_starts, (examples,))
 
-    candidate = PriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0)))
+    candidate = PosteriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0, 1.0)))
     budget = Budget(num_mode_steps=100, num_burn_in=20, num_steps=40, thinning=10)
     score = cross_validation(jax.random.key(1), student, [fold], build=build, draw_batch=full_batch, budget=budget)
     agrees = score(candidate).log_scores[0, np.asarray(is_held_out)] > np.log(0.5)
@@ -228,7 +254,14 @@ def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to
 
 @pytest.mark.parametrize(
     "given",
-    [{"power": -0.1}, {"concentration": 0.0}, {"center_scale": 0.0}, {"wide_scale": -1.0}, {"power": float("nan")}],
+    [
+        {"power": -0.1},
+        {"concentration": 0.0},
+        {"center_scale": 0.0},
+        {"wide_scale": -1.0},
+        {"temperature": 0.0},
+        {"power": float("nan")},
+    ],
     ids=lambda given: next(iter(given)) + str(next(iter(given.values()))),
 )
 def test_given_settings_that_are_none_are_refused_at_once(given):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from mtbkd_jax.centers import Centers
-from mtbkd_jax.settings import PriorSettings, no_teacher, weight_mixture
+from mtbkd_jax.settings import PosteriorSettings, no_teacher, weight_mixture
 
 CENTERS = Centers({"w": jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}, jnp.array([0.2, 0.6, 0.2]))
-SETTINGS = PriorSettings(power=0.1, concentration=5.0, center_scale=0.3, wide_scale=2.0)
+SETTINGS = PosteriorSettings(power=0.1, concentration=5.0, center_scale=0.3, wide_scale=2.0)
 
 
 def test_the_mixture_has_the_wide_component_the_pool_and_the_teachers():
@@ -42,7 +42,9 @@ def test_weights_are_sampled_at_the_scale_of_the_centers_where_there_are_any():
 
 
 def test_candidates_can_be_traced_together():
-    stacked = PriorSettings(*(jnp.array(v) for v in ([0.1, 0.0], [5.0, 5.0], [0.3, jnp.inf], [2.0, 2.0])))
+    stacked = PosteriorSettings(
+        *(jnp.array(v) for v in ([0.1, 0.0], [5.0, 5.0], [0.3, jnp.inf], [2.0, 2.0], [1.0, 0.5]))
+    )
     value = jnp.array([0.5, -0.5])
 
     def density(settings):

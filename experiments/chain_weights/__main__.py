@@ -58,7 +58,7 @@ def compare(seed: int, draw: Simulation, power: float) -> dict[str, Any]:
     standardize = Standardizer.fit(draw.inputs)
     config = replace(
         CONFIG,
-        settings=GivenSettings(power, CONCENTRATION, float("inf"), WIDE_SCALE),
+        settings=GivenSettings(power, CONCENTRATION, float("inf"), WIDE_SCALE, temperature=1.0),
         sampling=replace(CONFIG.sampling, num_chains=NUM_CHAINS),
     )
     learn_key, sample_key = jax.random.split(jax.random.key(seed))

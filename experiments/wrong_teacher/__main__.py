@@ -72,7 +72,7 @@ def run_seed(seed: int) -> list[dict[str, Any]]:
     four = np.concatenate([three, wrong_teacher(three[:, :1])], axis=1)
     without = distilled(study, three, seed, DistillationConfig())
     wide_scale = without.choice.no_teacher.wide_scale
-    paper = DistillationConfig(settings=GivenSettings(1.0, 5.0, float("inf"), wide_scale))
+    paper = DistillationConfig(settings=GivenSettings(1.0, 5.0, float("inf"), wide_scale, temperature=1.0))
     return [
         result(WITHOUT, study, without),
         result(WITH, study, distilled(study, four, seed, DistillationConfig())),

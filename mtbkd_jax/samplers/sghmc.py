@@ -31,7 +31,9 @@ class SGHMCState(NamedTuple):
     momentum: Params
 
 
-def sghmc(log_density: MinibatchLogDensity, *, friction: float | Float[Array, ""], temperature: float = 1.0) -> Sampler:
+def sghmc(
+    log_density: MinibatchLogDensity, *, friction: float | Float[Array, ""], temperature: float | Float[Array, ""] = 1.0
+) -> Sampler:
     """Build the sampler.
 
     Args:
