@@ -116,6 +116,28 @@ def test_few_draws_are_weighed_by_tempering(lessons):
     assert (errors < 0.1).all()
 
 
+@pytest.mark.parametrize("sampler", ["nuts", "sghmc"])
+def test_draws_at_a_low_temperature_lie_closer_together(lessons, sampler):
+    student, lessons = lessons
+    steps = {"nuts": (300, 1), "sghmc": (2000, 20)}[sampler]
+    sampling = replace(EXACT, sampler=sampler, num_burn_in=steps[0], thinning=steps[1], num_draws=500)
+    # Narrow enough for the posterior to be Gaussian, whose covariance is proportional to the temperature.
+    settings = PosteriorSettings(0.0, 1.0, float("inf"), 0.3)
+    variances = [
+        flat_draws(
+            sample_posterior(
+                jax.random.key(6),
+                student,
+                lessons,
+                settings._replace(temperature=temperature),
+                config=replace(CONFIG, sampling=sampling),
+            ).run.positions
+        ).var(0)
+        for temperature in (1.0, 0.25)
+    ]
+    np.testing.assert_allclose(variances[1] / variances[0], 0.25, rtol=0.15)
+
+
 def test_components_worth_sampling_come_in_the_order_of_their_weight():
     weights = np.array([0.2, 1e-5, 0.5, 0.2999])
     assert worth_sampling(weights, 4).tolist() == [2, 3, 0]
