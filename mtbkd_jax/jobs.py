@@ -304,7 +304,9 @@ def _print_components(console: Console, result: Distillation, teacher_names: Seq
         probabilities = ", ".join(
             f"{c['name']} {c['probability']:.3f} ± {c['standard_error']:.3f}" for c in of["components"]
         )
-        console.print(f"Probability of each component of the weight-space prior (by {of['method']}): {probabilities}.")
+        is_rough = of["method"] == "laplace" and len(set(result.posterior.component_of_chain.tolist())) > 1
+        method = of["method"] + (", which is rough" if is_rough else "")
+        console.print(f"Probability of each component of the weight-space prior (by {method}): {probabilities}.")
     if damped := [component["name"] for component in of["components"] if component["is_damped"]]:
         console.print(
             f"The posterior is not concave at the mode of {', '.join(damped)}: the curvature was damped, so that the "

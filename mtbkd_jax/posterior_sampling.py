@@ -7,7 +7,9 @@ one component alone, and its draws count by the probability of that component:
 1. A first look: the mode under every component, and its evidence by Laplace. Components with next to no probability
    are left out; where the others lag by hundreds of nats, as they often do, one is left.
 2. The chains are dealt to the components that are left.
-3. Where more than one was sampled, their evidence is found from the chains, or by tempering where these do not overlap.
+3. Where more than one was sampled, their evidence is found from the chains where these overlap, and by tempering where
+   they do not. It stays that of Laplace where tempering would take many minutes, and at temperatures other than one,
+   where the draws are of no mixture with weights that any evidence could give.
 4. Chains of one component count alike if they have mixed. Those that have not sit in modes of the function-space prior,
    and are weighed by stacking. Their evidence would say which mode has most of the posterior; but where the prior's
    thousands of pieces of advice are not as independent as it takes them to be, that mode is hundreds of nats ahead and
@@ -60,11 +62,14 @@ from mtbkd_jax.settings import (
 from mtbkd_jax.stacking import leave_one_out_log_scores, stacking_weights
 from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, largest_curvature_around
 from mtbkd_jax.students import Student
-from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows
+from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows, tree_size
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 
 WORTH_SAMPLING = 1e-3
 """Components of less posterior probability, by Laplace, are left out."""
+
+MOST_PARAMETERS_TEMPERED = 1000
+"""Parameters of the largest student whose evidence is found by tempering: minutes of two cores for each component."""
 
 _NUM_PROBES, _NUM_STACKED = 100, 500
 
@@ -169,10 +174,10 @@ def sample_posterior(
     if sampling.chain_weighting == "stacking":
         return SampledPosterior(run, alive, first_look, is_damped, _stacked(log_probs, labels), is_stacked=True)
     weights = first_look
-    if len(set(alive.tolist())) > 1:
-        can_bridge = settings.temperature == 1 and sampling.num_draws >= NUM_BLOCKS
-        refined = _refined_evidence(evidence_key, likelihood, stages[-1], positions, components, alive, can_bridge)
-        weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
+    if len(set(alive.tolist())) > 1 and settings.temperature == 1:
+        refined = _refined_evidence(evidence_key, likelihood, stages[-1], positions, components, alive)
+        if refined is not None:
+            weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
     chain_weights, is_stacked = weights_of_chains(
         weights.weights, alive, log_probs, np.asarray(run.info.log_density), labels
     )
@@ -401,15 +406,16 @@ def _refined_evidence(
     positions: Params,
     components: Component,
     component_of_chain: Int[np.ndarray, " chains"],
-    can_bridge: bool,
-) -> Evidence:
-    """Evidence of the components that were sampled: from their chains where these overlap, by tempering otherwise."""
+) -> Evidence | None:
+    """Evidence of the components that were sampled: from their chains, by tempering, or None where both are too much."""
     numbers, index_of_chain = np.unique(component_of_chain, return_inverse=True)
     sampled = tree_rows(components, numbers)
-    if can_bridge:
+    if jax.tree.leaves(positions)[0].shape[1] >= NUM_BLOCKS:
         bridge = bridge_evidence(np.asarray(component_log_densities(positions, sampled)), index_of_chain)
         if bridge.is_trustworthy:
             return bridge.evidence
+    if tree_size(tree_rows(sampled.center, 0)) > MOST_PARAMETERS_TEMPERED:
+        return None
 
     def lead(population, batch):
         key, component = population

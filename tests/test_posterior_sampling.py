@@ -138,6 +138,19 @@ def test_draws_at_a_low_temperature_lie_closer_together(lessons, sampler):
     np.testing.assert_allclose(variances[1] / variances[0], 0.25, rtol=0.15)
 
 
+@pytest.mark.parametrize("reason", ["size", "temperature"])
+def test_evidence_stays_that_of_laplace_where_it_cannot_be_had_otherwise(lessons, reason, monkeypatch):
+    student, lessons = lessons
+    settings = PosteriorSettings(0.5, 2.0, 0.35, 1.0, 0.5 if reason == "temperature" else 1.0)
+    if reason == "size":
+        monkeypatch.setattr("mtbkd_jax.posterior_sampling.MOST_PARAMETERS_TEMPERED", 5)
+    # Too few draws for a bridge.
+    config = replace(CONFIG, sampling=replace(EXACT, num_draws=16))
+    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=config)
+    assert len(set(posterior.component_of_chain.tolist())) > 1
+    assert posterior.weights.method == "laplace"
+
+
 def test_components_worth_sampling_come_in_the_order_of_their_weight():
     weights = np.array([0.2, 1e-5, 0.5, 0.2999])
     assert worth_sampling(weights, 4).tolist() == [2, 3, 0]
