@@ -5,8 +5,8 @@
     log_density/     [chains, draws], nats
 
 A chunk of the arrays is one chain's share of one ``append``, with a checksum, and the manifest is replaced after the
-chunks are on the disk. So an interrupted run leaves the draws that its manifest counts, and what was written is never
-written again.
+chunks are on the disk. So an interrupted run leaves the draws that its manifest counts. A run that goes on from a
+checkpoint may write a chunk that was there already again, with the same draws in it.
 """
 
 from math import prod
@@ -74,6 +74,12 @@ class DrawStore:
         storage.write(self._arrays["log_density"], index, np.asarray(log_density, np.float32))
         self._manifest |= {"num_complete": start + count, "failed_at": np.asarray(failed_at).tolist()}
         self._write_manifest()
+
+    def truncate(self, num_draws: int) -> None:
+        """Forget the draws of every chain beyond the first ``num_draws``; what comes next is written over them."""
+        if num_draws < self.num_draws:
+            self._manifest |= {"num_complete": num_draws}
+            self._write_manifest()
 
     def positions(self, start: int = 0, stop: int | None = None) -> Any:
         """Read draws ``start`` to ``stop`` (None is the last) as parameters stacked to ``[chains, draws, ...]``.

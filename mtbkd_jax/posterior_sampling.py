@@ -407,7 +407,7 @@ def _refined_evidence(
     components: Component,
     component_of_chain: Int[np.ndarray, " chains"],
 ) -> Evidence | None:
-    """Evidence of the components that were sampled: from their chains, by tempering, or None where both are too much."""
+    """Evidence of the components that were sampled: from their chains, by tempering, or None where neither will do."""
     numbers, index_of_chain = np.unique(component_of_chain, return_inverse=True)
     sampled = tree_rows(components, numbers)
     if jax.tree.leaves(positions)[0].shape[1] >= NUM_BLOCKS:

@@ -5,6 +5,7 @@ lie between two draws, and how many draws a chunk has, are arguments of that pro
 burn-in and for every chunk, and the numbers cannot depend on how a run is cut.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Int
 
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains, with_own
+from mtbkd_jax.checkpoints import ChainCheckpoints
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.samplers.base import Sampler, SamplerInfo
@@ -37,6 +39,9 @@ class DrawSink(Protocol):
 
     def positions(self) -> Params:
         """All draws taken, ``[chains, draws, ...]``, without the chains that failed."""
+
+    def truncate(self, num_draws: int) -> None:
+        """Forget the draws of every chain beyond the first ``num_draws``."""
 
 
 class ChainRun(NamedTuple):
@@ -73,6 +78,20 @@ class _Draws(NamedTuple):
     failed_at: Int[Array, ""]
 
 
+class _Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+      states: of the sampler, stacked over chains.
+      failed_at: as in ``ChainRun``.
+      info: of the draws so far, and room for those to come, ``[chains, num_draws]``.
+    """
+
+    states: Any
+    failed_at: Any
+    info: SamplerInfo
+
+
 class _Chunk(NamedTuple):
     """What the host plans: from ``first_step``, take ``gaps[i]`` steps before draw i."""
 
@@ -102,6 +121,7 @@ def sample_chains(
     own_data: Any = None,
     explorer: Sampler | None = None,
     sink: DrawSink | None = None,
+    checkpoints: ChainCheckpoints | None = None,
     progress: Progress | None = None,
 ) -> ChainRun:
     """Run all chains at once.
@@ -128,12 +148,18 @@ def sample_chains(
       explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same
         kind; None takes the same sampler everywhere.
       sink: where the draws go; None keeps them in memory.
+      checkpoints: where the chains are saved now and then. Where some were saved already, they go on from there, to the
+        bit if the other arguments are the same. The draws are not in them: the ``sink`` must have kept those.
       progress: called once a chunk.
 
     Raises:
-      InputError: if a count is not positive, or every chain fails.
+      InputError: if a count is not positive, every chain fails, there are checkpoints and no sink, or the checkpoints
+        are of a run of another length.
+      PreemptedError: if the checkpoints were asked to stop.
     """
     check_positive(num_draws=num_draws, thinning=thinning, chunk_size=chunk_size)
+    if checkpoints is not None and sink is None:
+        raise InputError("sample_chains", "checkpoints", "no sink", "a sink that keeps the draws", "Give both.")
     check_not_negative(num_burn_in=num_burn_in)
     num_chains = jax.tree.leaves(states)[0].shape[0]
     schedule: Any = step_size if isinstance(step_size, Partial | Cyclical) else Partial(step_size)
@@ -141,13 +167,27 @@ def sample_chains(
 
     mesh = chain_mesh(num_chains)
     shared = copy_to_all((key, data, schedule), mesh)
-    chains = copy_to_chains(_Chain(jnp.arange(num_chains), own_data, states, jnp.full(num_chains, -1, jnp.int32)), mesh)
     chunk_size = min(chunk_size, num_draws)
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
+    chunks = list(_plan(kept_steps, num_burn_in, chunk_size, thinning))
+    begun = _Saved(states, jnp.full(num_chains, -1, jnp.int32), _no_info(states, num_chains, num_draws))
+    num_done, num_kept, saved = 0, 0, begun
+    length = {
+        "num_chains": num_chains,
+        "num_draws": num_draws,
+        "num_burn_in": num_burn_in,
+        "thinning": thinning,
+        "chunk_size": chunk_size,
+    }
+    if checkpoints is not None and sink is not None and (found := checkpoints.latest(length, begun)) is not None:
+        num_done, saved = found
+        num_kept = sum(len(chunk.gaps) for chunk in chunks[:num_done] if chunk.is_kept)
+        sink.truncate(num_kept)
+    chains = copy_to_chains(_Chain(jnp.arange(num_chains), own_data, saved.states, jnp.asarray(saved.failed_at)), mesh)
 
-    def compute() -> Iterator[tuple[_Chunk, _Draws, Any]]:
+    def compute() -> Iterator[tuple[int, _Chunk, _Draws, Any, Any]]:
         running = chains
-        for chunk in _plan(kept_steps, num_burn_in, chunk_size, thinning):
+        for number, chunk in enumerate(chunks[num_done:], start=num_done + 1):
             gaps = np.pad(chunk.gaps, (0, chunk_size - len(chunk.gaps)))
             running, draws = _advance_chains(
                 running,
@@ -157,12 +197,16 @@ def sample_chains(
                 draw_batch=draw_batch,
                 mesh=mesh,
             )
-            yield chunk, draws, running.state
+            is_due = checkpoints is not None and checkpoints.is_due()
+            # The next call takes the buffers over, so that what is saved meanwhile is a copy.
+            to_save = jax.tree.map(jnp.copy, running.state) if is_due else None
+            yield number, chunk, draws, running.state, to_save
 
     memory = _Memory()
     receiver = memory if sink is None else sink
-    infos = []
-    for chunk, draws, last_states in _one_behind(compute()):  # noqa: B007
+    infos = [_on_host(saved.info, num_kept)]
+    failed_at, last_states = np.asarray(saved.failed_at), chains.state
+    for number, chunk, draws, last_states, to_save in _one_behind(compute()):  # noqa: B007
         positions, info = _on_host((draws.positions, draws.info), len(chunk.gaps))
         failed_at = np.asarray(draws.failed_at)
         _check_any_alive(failed_at)
@@ -172,9 +216,13 @@ def sample_chains(
         if progress is not None:
             steps_done = chunk.first_step + int(chunk.gaps.sum())
             progress(steps_done, int(kept_steps[-1]), float(info.log_density[failed_at < 0, -1].mean()))
+        if checkpoints is not None and to_save is not None:
+            # Of the same size however many draws there are, so that it can be read back.
+            info = _on_host(_joined([*infos, begun.info]), num_draws)
+            checkpoints.save(number, length, _Saved(to_save, failed_at, info))
 
     alive = failed_at < 0
-    info = jax.tree.map(lambda *rows: jnp.asarray(np.concatenate(rows, axis=1)[alive]), *infos)
+    info = jax.tree.map(lambda rows: jnp.asarray(rows[alive]), _joined(infos))
     return ChainRun(memory.stacked(alive) if sink is None else sink, info, failed_at, last_states)
 
 
@@ -252,11 +300,19 @@ def _plan(kept_steps: np.ndarray, num_burn_in: int, chunk_size: int, thinning: i
 
 def _one_behind(items: Iterator[Any]) -> Iterator[Any]:
     """Yield each item after the next was asked for: the device computes it while the host handles this one."""
-    previous = next(items)
-    for item in items:
+    for previous, _ in itertools.pairwise(itertools.chain(items, [None])):
         yield previous
-        previous = item
-    yield previous
+
+
+def _no_info(states: Any, num_chains: int, num_draws: int) -> SamplerInfo:
+    """Room for what is known of draws."""
+    dtype = jax.tree.leaves(states)[0].dtype
+    shape = num_chains, num_draws
+    return SamplerInfo(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
+
+
+def _joined(infos: list[SamplerInfo]) -> SamplerInfo:
+    return jax.tree.map(lambda *rows: np.concatenate(rows, axis=1), *infos)
 
 
 def _on_host(rows: Any, count: int) -> Any:

@@ -204,6 +204,9 @@ def test_draws_that_went_to_the_sink_are_let_go():
         def positions(self):
             raise AssertionError("nothing is kept here")
 
+        def truncate(self, num_draws):
+            raise AssertionError("nothing goes on here")
+
     sink = Sink()
     run_in_well(jnp.zeros((2, 1)), num_draws=40, chunk_size=2, sink=sink)
     # The chunk before may still be on its way out.

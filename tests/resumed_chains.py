@@ -1,0 +1,57 @@
+"""Chains that go on from where they stand, as a process of its own: prints a digest of its draws at the end."""
+
+import hashlib
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtbkd_jax.checkpoints import ChainCheckpoints, PreemptedError
+from mtbkd_jax.draws import create_draws, open_draws
+from mtbkd_jax.samplers import sghmc
+from mtbkd_jax.sampling import sample_chains, start_chains
+from mtbkd_jax.schedules import constant
+
+NUM_DRAWS, CHUNK, SECONDS_PER_CHUNK = 80, 2, 0.1
+
+
+def main(path: Path) -> None:
+    """Sample, or go on."""
+    template = jnp.zeros(50)
+    if (path / "draws").exists():
+        store = open_draws(path / "draws", template)
+    else:
+        store = create_draws(path / "draws", template, num_chains=2, num_draws=NUM_DRAWS, draws_per_chunk=CHUNK)
+    sampler = sghmc(lambda params, batch: -jnp.sum(params**2) / 2 + 0.0 * batch, friction=1.0)
+
+    def progress(*_: float) -> None:
+        print("sampling", flush=True)
+        time.sleep(SECONDS_PER_CHUNK)
+
+    with ChainCheckpoints(path / "checkpoints", seconds_between=0.0) as checkpoints:
+        signal.signal(signal.SIGTERM, lambda *_: checkpoints.stop())
+        try:
+            sample_chains(
+                sampler,
+                start_chains(sampler, jnp.ones((2, 50)), jax.random.key(1)),
+                key=jax.random.key(2),
+                data=jnp.zeros(()),
+                draw_batch=lambda key, data: data,
+                step_size=constant(0.2),
+                num_draws=NUM_DRAWS,
+                chunk_size=CHUNK,
+                sink=store,
+                checkpoints=checkpoints,
+                progress=progress,
+            )
+        except PreemptedError:
+            sys.exit(143)
+    print(hashlib.sha256(np.asarray(store.positions()).tobytes()).hexdigest())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,166 @@
+"""Runs that are stopped, and go on as if they had not been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtbkd_jax.checkpoints import ChainCheckpoints, PreemptedError
+from mtbkd_jax.draws import create_draws, open_draws
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.samplers import hmc, sghmc
+from mtbkd_jax.sampling import sample_chains, start_chains
+from mtbkd_jax.schedules import constant
+
+NUM_CHAINS, NUM_DRAWS, CHUNK = 2, 12, 2
+SCRIPT = Path(__file__).parent / "resumed_chains.py"
+
+
+def well(params, batch):
+    return -jnp.sum(params**2) / 2 + 0.0 * batch
+
+
+SAMPLERS = {"sghmc": sghmc(well, friction=1.0), "hmc": hmc(well, num_leapfrog_steps=3)}
+
+
+class Killed(Exception):  # noqa: N818 (no error: the test asks for it)
+    pass
+
+
+def run(sampler, store, checkpoints=None, *, kill_after=None, thinning=3):
+    """Six chunks of burn-in and six of draws, or until ``kill_after`` of them."""
+    count = 0
+
+    def progress(*_):
+        nonlocal count
+        count += 1
+        if count == kill_after:
+            raise Killed
+
+    return sample_chains(
+        sampler,
+        start_chains(sampler, jnp.ones((NUM_CHAINS, 3)), jax.random.key(1)),
+        key=jax.random.key(2),
+        data=jnp.zeros(()),
+        draw_batch=lambda key, data: data,
+        step_size=constant(0.2),
+        num_draws=NUM_DRAWS,
+        num_burn_in=36,
+        thinning=thinning,
+        chunk_size=CHUNK,
+        sink=store,
+        checkpoints=checkpoints,
+        progress=progress,
+    )
+
+
+def new_store(path):
+    return create_draws(path, jnp.zeros(3), num_chains=NUM_CHAINS, num_draws=NUM_DRAWS, draws_per_chunk=CHUNK)
+
+
+def go_on(sampler, path, **options):
+    with ChainCheckpoints(path / "checkpoints", seconds_between=0.0) as checkpoints:
+        return run(sampler, open_draws(path / "draws", jnp.zeros(3)), checkpoints, **options)
+
+
+def assert_same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one.info, other.info)
+    np.testing.assert_array_equal(one.positions.positions(), other.positions.positions())
+    np.testing.assert_array_equal(one.positions.log_density(), other.positions.log_density())
+    np.testing.assert_array_equal(one.failed_at, other.failed_at)
+    jax.tree.map(np.testing.assert_array_equal, one.states, other.states)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_run_that_was_stopped_again_and_again_goes_on_to_the_bit(name, tmp_path):
+    sampler = SAMPLERS[name]
+    whole = run(sampler, new_store(tmp_path / "whole"))
+    new_store(tmp_path / "draws")
+    for kill_after in (1, 3, 4, 2, 2):
+        with pytest.raises(Killed):
+            go_on(sampler, tmp_path, kill_after=kill_after)
+    assert_same(go_on(sampler, tmp_path), whole)
+    # And once more, when there is nothing left to do.
+    assert_same(go_on(sampler, tmp_path), whole)
+
+
+def test_a_run_that_is_told_to_stop_leaves_a_checkpoint(tmp_path):
+    sampler = SAMPLERS["sghmc"]
+    whole = run(sampler, new_store(tmp_path / "whole"))
+    with ChainCheckpoints(tmp_path / "checkpoints", seconds_between=3600.0) as checkpoints:
+        checkpoints.stop()
+        with pytest.raises(PreemptedError, match="after 1 chunks"):
+            run(sampler, new_store(tmp_path / "draws"), checkpoints)
+    assert_same(go_on(sampler, tmp_path), whole)
+
+
+def damage(checkpoint):
+    """Turn over one byte of the largest file, which holds the numbers."""
+    file = max((path for path in (checkpoint / "content").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_moved_aside_for_the_one_before_and_it_is_said(tmp_path, caplog):
+    sampler = SAMPLERS["sghmc"]
+    whole = run(sampler, new_store(tmp_path / "whole"))
+    new_store(tmp_path / "draws")
+    with pytest.raises(Killed):
+        go_on(sampler, tmp_path, kill_after=9)
+    last, before = sorted((int(path.name) for path in (tmp_path / "checkpoints").iterdir()), reverse=True)
+    damage(tmp_path / "checkpoints" / str(last))
+    assert_same(go_on(sampler, tmp_path), whole)
+    assert before == last - 1
+    assert (tmp_path / "checkpoints" / f"damaged_{last}").is_dir()
+    assert f"checkpoint {last} is damaged" in caplog.text
+
+
+def test_a_checkpoint_of_a_run_of_another_length_is_refused(tmp_path):
+    new_store(tmp_path / "draws")
+    with pytest.raises(Killed):
+        go_on(SAMPLERS["sghmc"], tmp_path, kill_after=8)
+    with pytest.raises(InputError, match="thinning: found 3, expected 4"):
+        go_on(SAMPLERS["sghmc"], tmp_path, thinning=4)
+
+
+def test_checkpoints_need_a_sink(tmp_path):
+    with ChainCheckpoints(tmp_path / "checkpoints") as checkpoints, pytest.raises(InputError, match="no sink"):
+        run(SAMPLERS["sghmc"], None, checkpoints)
+
+
+def test_checkpoints_are_taken_no_more_often_than_asked(tmp_path):
+    with ChainCheckpoints(tmp_path / "checkpoints", seconds_between=3600.0) as checkpoints:
+        run(SAMPLERS["sghmc"], new_store(tmp_path / "draws"), checkpoints)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "preempted"])
+def test_a_process_that_is_ended_at_any_moment_goes_on_to_the_bit(end, tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def start(path):
+        command = [sys.executable, str(SCRIPT), str(path)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    whole, _ = start(tmp_path / "whole").communicate(timeout=300)
+    rng = np.random.default_rng(end)
+    num_ended = 0
+    for _ in range(3):
+        process = start(tmp_path / "ended")
+        assert process.stdout is not None
+        process.stdout.readline()  # it samples
+        time.sleep(rng.uniform(0, 1))
+        process.send_signal(end)
+        process.communicate(timeout=300)
+        num_ended += process.returncode != 0
+    assert num_ended == 3
+    finished, _ = start(tmp_path / "ended").communicate(timeout=300)
+    assert finished.splitlines()[-1] == whole.splitlines()[-1]
