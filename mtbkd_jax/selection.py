@@ -17,10 +17,6 @@ labels alone, and the power that suits them best. What the five stages lead to i
 it must beat *no teacher* and the mild advice by more than one standard error of the difference. Many candidates and few
 labels would otherwise favour a strong belief in teachers by luck alone.
 
-Where they do, the best candidate with centers is taken unless the labels speak against it by more than one standard
-error of the difference. By the one-standard-error rule (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3) the
-tightest of the models that the labels cannot tell apart is the one to have, and chains around a center agree.
-
 Last comes the temperature, of this choice and of *no teacher*, for which all else was scored at one. It decides how far
 apart the draws lie, and so it goes by what they cover: of the temperatures that the log score does not speak against by
 more than one standard error, that whose credible intervals hold the held-out labels as often as they should.
@@ -369,8 +365,7 @@ def choose_settings(
 
     best = better(best, search("power", POWERS, settings))
     best = better(best, search("concentration", CONCENTRATIONS, best.settings))
-    centered = search("center_scale", [ratio * pool_size for ratio in CENTER_SCALE_RATIOS], best.settings)
-    best = better(best, centered)
+    best = better(best, search("center_scale", [ratio * pool_size for ratio in CENTER_SCALE_RATIOS], best.settings))
     if given.power is None:
         cautious = plain
         if given.concentration is None and given.center_scale is None:
@@ -378,9 +373,7 @@ def choose_settings(
             advised = best_of(MILD_POWER, [mild._replace(power=power) for power in POWERS])
             cautious = better(plain, advised)
         if not _is_better(log_scores[best], log_scores[cautious]):
-            best, centered = cautious, cautious
-    if not _is_better(log_scores[best], log_scores[centered]):
-        best = centered
+            best = cautious
     if given.temperature is None:
         students = best.settings, plain.settings
         cooler = [student._replace(temperature=value) for student in students for value in LOWER_TEMPERATURES]

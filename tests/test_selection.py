@@ -95,19 +95,6 @@ def test_a_strong_belief_in_teachers_must_be_better_by_more_than_a_standard_erro
     assert choice.settings.uses_teachers
 
 
-@pytest.mark.parametrize(("spread", "has_centers"), [(0.1, False), (5.0, True)], ids=["told apart", "a tie"])
-def test_there_are_centers_unless_the_labels_speak_against_them(spread, has_centers):
-    sign = np.where(np.arange(NUM_LABELLED) < NUM_LABELLED // 2, 1.0, -1.0)
-
-    def score(candidates):
-        centered = np.isfinite(np.asarray(candidates.center_scale))
-        log_scores, covered = scores_of(lambda s: np.where(s.power == 0, 20.0, 0.2 * centered))(candidates)
-        return HeldOutScores(log_scores + spread * np.outer(centered, sign), covered)
-
-    choice = choose_settings(score, GivenSettings(concentration=5.0), pool_size=1.0)
-    assert np.isfinite(choice.settings.center_scale) == has_centers
-
-
 @pytest.mark.parametrize(("loss_of_cooling", "temperature"), [(0.2, 0.25), (5.0, 1.0)], ids=["a tie", "told apart"])
 def test_the_temperature_is_that_whose_intervals_cover_best_unless_the_log_score_speaks_against_it(
     loss_of_cooling, temperature
