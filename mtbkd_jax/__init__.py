@@ -27,6 +27,10 @@ _NAMES_OF_MODULE = {
         "gradient_space_loss",
         "pooled_loss",
     ),
+    "checkpoints": (
+        "ChainCheckpoints",
+        "PreemptedError",
+    ),
     "component_scales": (
         "curvature_scales",
         "fisher_diagonal",
