@@ -63,7 +63,7 @@ def summary(study: str, seeds: Sequence[int], rows: Rows) -> dict[str, Any]:
     """
     return {
         "study": study,
-        "command": shlex.join(["python", "-m", f"experiments.{study}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"experiments.{study}", *_without_places(sys.argv[1:])]),
         "seeds": list(seeds),
         "rows": [
             {"method": method}
@@ -75,6 +75,15 @@ def summary(study: str, seeds: Sequence[int], rows: Rows) -> dict[str, Any]:
             for method, metrics in rows.items()
         ],
     }
+
+
+def _without_places(arguments: Sequence[str]) -> list[str]:
+    """The options that decide what comes out, and not where it is written."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out")
+    parser.add_argument("--runs")
+    parser.add_argument("--overwrite", action="store_true")
+    return parser.parse_known_args(arguments)[1]
 
 
 def rows_of(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], *, method: str = "method") -> dict[str, Any]:

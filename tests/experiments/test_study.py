@@ -1,0 +1,35 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiments.study import markdown_table, rows_of, summary, titled
+
+RUNS = [
+    {"method": "student", "accuracy": 0.5, "negative_log_likelihood": 1.0},
+    {"method": "student", "accuracy": 0.7, "negative_log_likelihood": 2.0},
+    {"method": "teacher", "accuracy": 0.9, "negative_log_likelihood": None},
+    {"method": "teacher", "accuracy": 0.9, "negative_log_likelihood": None},
+]
+
+
+@pytest.fixture
+def rows():
+    return rows_of(RUNS, ("accuracy", "negative_log_likelihood"))
+
+
+def test_a_summary_has_mean_and_sd_of_what_there_is(rows, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["study", "--seeds", "0", "1", "--out", "somewhere", "--overwrite"])
+    found = json.loads(json.dumps(summary("digits", [0, 1], rows)))
+    assert found["command"] == "python -m experiments.digits --seeds 0 1"
+    student, teacher = found["rows"]
+    assert student["method"] == "student"
+    assert student["nll"] == {"mean": 1.5, "sd": pytest.approx(np.sqrt(0.5))}
+    assert teacher == {"method": "teacher", "accuracy": {"mean": 0.9, "sd": 0.0}}
+
+
+def test_a_table_leaves_out_what_there_is_not(rows):
+    lines = markdown_table(titled(rows), digits=2).splitlines()
+    assert lines[0] == "| | accuracy | NLL |"
+    assert lines[2] == "| student | 0.60 ± 0.14 | 1.50 ± 0.71 |"
+    assert lines[3] == "| teacher | 0.90 ± 0.00 |  |"
