@@ -179,10 +179,11 @@ def sample_chains(
         "thinning": thinning,
         "chunk_size": chunk_size,
     }
-    if checkpoints is not None and sink is not None and (found := checkpoints.latest(length, begun)) is not None:
-        num_done, saved = found
-        num_kept = sum(len(chunk.gaps) for chunk in chunks[:num_done] if chunk.is_kept)
-        sink.truncate(num_kept)
+    if checkpoints is not None and sink is not None:
+        if (found := checkpoints.latest(length, begun)) is not None:
+            num_done, saved = found
+            num_kept = sum(len(chunk.gaps) for chunk in chunks[:num_done] if chunk.is_kept)
+        sink.truncate(num_kept)  # draws that came after the last checkpoint will come again
     chains = copy_to_chains(_Chain(jnp.arange(num_chains), own_data, saved.states, jnp.asarray(saved.failed_at)), mesh)
 
     def compute() -> Iterator[tuple[int, _Chunk, _Draws, Any, Any]]:

@@ -91,6 +91,16 @@ def test_a_run_that_was_stopped_again_and_again_goes_on_to_the_bit(name, tmp_pat
     assert_same(go_on(sampler, tmp_path), whole)
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path):
+    sampler = SAMPLERS["sghmc"]
+    whole = run(sampler, new_store(tmp_path / "whole"))
+    store = new_store(tmp_path / "draws")
+    with ChainCheckpoints(tmp_path / "checkpoints", seconds_between=3600.0) as checkpoints, pytest.raises(Killed):
+        run(sampler, store, checkpoints, kill_after=10)
+    assert store.num_draws > 0
+    assert_same(go_on(sampler, tmp_path), whole)
+
+
 def test_a_run_that_is_told_to_stop_leaves_a_checkpoint(tmp_path):
     sampler = SAMPLERS["sghmc"]
     whole = run(sampler, new_store(tmp_path / "whole"))
