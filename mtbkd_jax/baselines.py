@@ -148,7 +148,8 @@ def gradient_space_weights(
 
     Pairs of weights are improved in turn, each exactly, as sequential minimal optimisation does it (Platt 1998).
 
-    >>> gradient_space_weights(jnp.array([[1.0, 0.0], [-3.0, 0.0]]), tolerance=1.0).round(3).tolist()
+    >>> weights = gradient_space_weights(jnp.array([[1.0, 0.0], [-3.0, 0.0]]), tolerance=1.0)
+    >>> [round(weight, 3) for weight in weights.tolist()]
     [0.75, 0.25]
     """
     gram = gradients @ gradients.T
