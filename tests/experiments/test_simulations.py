@@ -71,7 +71,7 @@ def test_the_data_of_simulation_2_have_the_moments_of_its_gaussians():
         np.testing.assert_allclose(np.cov(own.T), design2.COVARIANCE, atol=0.06)
 
 
-def test_teachers_know_their_own_domain_and_are_certain_elsewhere(name, draw):
+def test_teachers_know_their_own_domain_and_are_too_sure_elsewhere(name, draw):
     probs = np.asarray(jax.nn.softmax(draw.test_teacher_logits))
     right = probs.argmax(-1) == draw.test_labels[:, None]
     if name == "simulation 1":
@@ -84,7 +84,7 @@ def test_teachers_know_their_own_domain_and_are_certain_elsewhere(name, draw):
         own, other = is_own[:, teacher], ~is_own[:, teacher]
         assert right[own, teacher].mean() > 0.75
         assert right[other, teacher].mean() < right[own, teacher].mean() - 0.1
-        assert probs.max(-1)[other, teacher].mean() > 0.8
+        assert probs.max(-1)[other, teacher].mean() > right[other, teacher].mean() + 0.05  # surer than right
 
 
 def test_more_labels_keep_the_data_and_the_teachers(name, draw):
