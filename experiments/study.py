@@ -86,11 +86,11 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
     return parser.parse_known_args(arguments)[1]
 
 
-def rows_of(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str], *, method: str = "method") -> dict[str, Any]:
+def rows_of(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
     """Records of one method on one seed, gathered by method: each metric over seeds, NaN where there is none."""
-    names = dict.fromkeys(run[method] for run in runs)
+    names = dict.fromkeys(run["method"] for run in runs)
     return {
-        name: {key: np.array([run[key] for run in runs if run[method] == name], float) for key in metrics}
+        name: {key: np.array([run[key] for run in runs if run["method"] == name], float) for key in metrics}
         for name in names
     }
 
@@ -101,6 +101,13 @@ def titled(rows: Rows) -> dict[str, dict[str, np.ndarray]]:
         method: {METRICS.get(name, name): values for name, values in metrics.items()}
         for method, metrics in rows.items()
     }
+
+
+def write_comparison(
+    files: tuple[Path, Path], study: str, seeds: Sequence[int], rows: Rows, runs: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write and print the table of methods over seeds, and every run behind it."""
+    write_results(files, summary(study, seeds, rows) | {"runs": runs}, markdown_table(titled(rows)))
 
 
 def write_results(files: tuple[Path, Path], results: Mapping[str, Any], table: str) -> None:

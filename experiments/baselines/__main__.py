@@ -29,16 +29,7 @@ with contextlib.suppress(RuntimeError):
 
 import numpy as np
 
-from experiments.study import (
-    METRICS,
-    markdown_table,
-    results_files,
-    rows_of,
-    study_parser,
-    summary,
-    titled,
-    write_results,
-)
+from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
 from mtbkd_jax.approximations import dropout_draws, ensemble_draws, laplace_draws, mean_field_draws, swag_draws
 from mtbkd_jax.baselines import ClassicalStudent, distil_classically, gradient_space_loss, pooled_loss
 from mtbkd_jax.configuration import DistillationConfig
@@ -79,7 +70,7 @@ def main() -> None:
     files = results_files(options)
     runs = [run for seed in options.seeds for run in run_seed(seed)]
     rows = rows_of(runs, (*METRICS, "error_detection_auroc", "seconds"))
-    write_results(files, summary("baselines", options.seeds, rows) | {"runs": runs}, markdown_table(titled(rows)))
+    write_comparison(files, "baselines", options.seeds, rows, runs)
 
 
 def run_seed(seed: int) -> list[dict[str, Any]]:

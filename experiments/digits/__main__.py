@@ -10,16 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.study import (
-    METRICS,
-    markdown_table,
-    results_files,
-    rows_of,
-    study_parser,
-    summary,
-    titled,
-    write_results,
-)
+from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
 from mtbkd_jax.cli import main as mtbkd
 
 
@@ -38,7 +29,7 @@ def main() -> None:
         runs.append({"seed": seed, **results_of(run)})
     by_method = [{"method": method} | metrics for run in runs for method, metrics in run["table"].items()]
     rows = rows_of(by_method, tuple(METRICS))
-    write_results(files, summary("digits", seeds, rows) | {"runs": runs}, markdown_table(titled(rows)))
+    write_comparison(files, "digits", seeds, rows, runs)
 
 
 def results_of(run: Path) -> dict[str, Any]:

@@ -24,16 +24,7 @@ with contextlib.suppress(RuntimeError):
 
 import numpy as np
 
-from experiments.study import (
-    METRICS,
-    markdown_table,
-    results_files,
-    rows_of,
-    study_parser,
-    summary,
-    titled,
-    write_results,
-)
+from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.digits import DigitsStudy, digits_study
@@ -62,7 +53,7 @@ def main() -> None:
             runs.append({"seed": seed, **run})
             print(runs[-1], flush=True)
     rows = rows_of(runs, tuple(METRICS))
-    write_results(files, summary("wrong_teacher", options.seeds, rows) | {"runs": runs}, markdown_table(titled(rows)))
+    write_comparison(files, "wrong_teacher", options.seeds, rows, runs)
 
 
 def run_seed(seed: int) -> list[dict[str, Any]]:
