@@ -37,8 +37,8 @@ from mtbkd_jax.types import Key, Params
 from mtbkd_jax.weight_prior import gaussian_prior
 from mtbkd_jax.weighting import WeightingRule, pooled_probs, uniform_weighting
 
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Candidates of λ."""
+STRENGTHS = (0.01, 0.05, 0.2, 1.0, 5.0, 20.0)
+"""Candidates of λ: as many as of the weight decay, so that one compiled program serves both."""
 
 GRADIENT_TOLERANCE = 0.6
 """The largest weight of a teacher in AE-KD, as its authors have it."""
@@ -220,7 +220,8 @@ def distil_classically(
     def build(settings: PosteriorSettings, examples: Examples) -> Problem:
         terms = (categorical_log_likelihood, loss.term(settings.power, config.softening))
         posterior = log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
-        return Problem(posterior, jax.tree.map(lambda leaf: leaf[None], student.init(start_key)), 1, (examples,))
+        starts = jax.tree.map(lambda leaf: leaf[None], student.init(start_key))
+        return Problem(posterior, starts, 1, lambda _: examples, 1)
 
     held_out = held_out_labels(fold_key, np.asarray(labels), config.num_folds)
     folds = [Fold(examples_with(jnp.asarray(kept)), inputs[: own.size], jnp.asarray(own)) for kept, own in held_out]

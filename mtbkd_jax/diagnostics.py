@@ -8,6 +8,7 @@ split R-hat, and bulk and tail effective sample sizes (Vehtari, Gelman, Simpson,
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -39,16 +40,46 @@ LOWEST_LOG_PROB = float(np.log(np.finfo(np.float32).smallest_subnormal))
 taken."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Convergence:
-    """R-hat and effective sample sizes of an array of quantities; NaN where all draws of all chains are the same."""
+    """R-hat and effective sample sizes of an array of quantities; NaN where all draws of all chains are the same.
 
-    r_hat: Float[np.ndarray, "..."]
-    """Rank-normalised split R-hat: 1 if all chains sample one law, infinite if each is stuck at a place of its own."""
-    ess_bulk: Float[np.ndarray, "..."]
-    """Effective draws, over all chains, for means and medians."""
-    ess_tail: Float[np.ndarray, "..."]
-    """Effective draws, over all chains, for the 5 % and 95 % quantiles."""
+    Each is found when it is first asked for: whether chains have mixed is a question of R-hat alone.
+    """
+
+    values: Float[np.ndarray, "chains draws ..."]
+    """The quantities."""
+
+    @cached_property
+    def r_hat(self) -> Float[np.ndarray, "..."]:
+        """Rank-normalised split R-hat: 1 if all chains sample one law, infinite if each is stuck at its own place."""
+        arviz = import_arviz()
+        num_chains, num_draws, *shape = self.values.shape
+        # R-hat compares chains; one chain gives two, its halves.
+        is_alone = num_chains == 1
+        chains = self.values[:, : num_draws // 2 * 2].reshape(2, -1, *shape) if is_alone else self.values
+        with np.errstate(divide="ignore", invalid="ignore"):
+            r_hat = arviz.rhat(arviz.convert_to_dataset(chains))["x"].values
+        # No variance within any chain: infinite, where ArviZ divides by zero or by a rounding error.
+        return self._unless_constant(np.where(np.all(chains == chains[:, :1], axis=(0, 1)), np.inf, r_hat))
+
+    @cached_property
+    def ess_bulk(self) -> Float[np.ndarray, "..."]:
+        """Effective draws, over all chains, for means and medians."""
+        return self._ess("bulk")
+
+    @cached_property
+    def ess_tail(self) -> Float[np.ndarray, "..."]:
+        """Effective draws, over all chains, for the 5 % and 95 % quantiles."""
+        return self._ess("tail")
+
+    def _ess(self, method: str) -> Float[np.ndarray, "..."]:
+        arviz = import_arviz()
+        return self._unless_constant(arviz.ess(arviz.convert_to_dataset(self.values), method=method)["x"].values)
+
+    def _unless_constant(self, result: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        # ArviZ says that of a constant every draw counts, for the effective sample size.
+        return np.where(np.all(self.values == self.values[:1, :1], axis=(0, 1)), np.nan, result)
 
 
 @dataclass(frozen=True)
@@ -227,8 +258,8 @@ def diagnose(
     return Diagnostics(
         num_chains=num_chains,
         num_draws=num_draws,
-        predictions=_convergence(np.maximum(log_probs, LOWEST_LOG_PROB)),
-        log_density=_convergence(log_density),
+        predictions=Convergence(np.maximum(log_probs, LOWEST_LOG_PROB)),
+        log_density=Convergence(log_density),
     )
 
 
@@ -298,22 +329,6 @@ def import_arviz() -> ModuleType:
         warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
         import arviz
     return arviz
-
-
-def _convergence(values: Float[np.ndarray, "chains draws ..."]) -> Convergence:
-    arviz = import_arviz()
-    is_constant = np.all(values == values[:1, :1], axis=(0, 1))
-    num_chains, num_draws = values.shape[:2]
-    # R-hat compares chains; one chain gives two, its halves.
-    halves = values[:, : num_draws // 2 * 2].reshape(2, -1, *values.shape[2:]) if num_chains == 1 else values
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r_hat = arviz.rhat(arviz.convert_to_dataset(halves))["x"].values
-    # No variance within any chain: infinite, where ArviZ divides by zero or by a rounding error.
-    r_hat = np.where(np.all(halves == halves[:, :1], axis=(0, 1)), np.inf, r_hat)
-    dataset = arviz.convert_to_dataset(values)
-    ess_bulk, ess_tail = (arviz.ess(dataset, method=method)["x"].values for method in ("bulk", "tail"))
-    # ArviZ says NaN for R-hat but "every draw counts" for the effective sample size of a constant.
-    return Convergence(*(np.where(is_constant, np.nan, result) for result in (r_hat, ess_bulk, ess_tail)))
 
 
 def _over_classes(reduction: np.ufunc, values: Float[np.ndarray, "probes classes"]) -> Float[np.ndarray, "probes"]:

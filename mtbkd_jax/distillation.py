@@ -24,7 +24,7 @@ from mtbkd_jax.configuration import DistillationConfig, check_sampling
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import labelled_first, minibatch_for
 from mtbkd_jax.folds import are_enough
-from mtbkd_jax.lessons import Lessons, climb_stages, held_out_folds, prepare_lessons
+from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.sampling import DrawSink, Progress
 from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validation
@@ -196,7 +196,7 @@ def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationCo
             softening=config.softening,
             defensive_weight=config.defensive_weight,
         )
-        return Problem(posterior, starts, num_starts, climb_stages(fold_lessons, settings))
+        return Problem(posterior, starts, num_starts, partial(at_climb_stage, fold_lessons, settings), NUM_CLIMB_STAGES)
 
     score = cross_validation(
         chain_key,

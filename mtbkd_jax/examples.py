@@ -6,6 +6,7 @@ to know no more.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +51,7 @@ def labelled_first(labels: np.ndarray) -> np.ndarray:
     return np.argsort(np.asarray(labels) < 0, kind="stable")
 
 
+@cache  # the same function for the same numbers, so that what was compiled for it serves again
 def stratified_minibatch(
     *, num_labelled: int, num_unlabelled: int, batch_size: int
 ) -> Callable[[Key, Examples], WeightedExamples]:

@@ -41,14 +41,19 @@ def with_components(lessons: Lessons, settings: PosteriorSettings) -> Examples:
     return lessons.examples._replace(components=components)
 
 
-def climb_stages(lessons: Lessons, settings: PosteriorSettings) -> tuple[Examples, Examples]:
+NUM_CLIMB_STAGES = 2
+"""Stages of a climb to the mode, see ``at_climb_stage``."""
+
+
+def at_climb_stage(lessons: Lessons, settings: PosteriorSettings, stage: Int[Array, ""]) -> Examples:
     """The examples that a climb to the mode sees first, at a concentration of one or less, and then in earnest.
 
     At a high concentration every example belongs to the teacher that the student happens to agree with, and the
     posterior has a mode for each way to share them out. At a low one all teachers that are trusted have a say.
     """
-    mild = settings._replace(concentration=jnp.minimum(settings.concentration, 1.0))
-    return with_components(lessons, mild), with_components(lessons, settings)
+    mild = jnp.minimum(settings.concentration, 1.0)
+    concentration = jnp.where(stage == 0, mild, settings.concentration)
+    return with_components(lessons, settings._replace(concentration=concentration))
 
 
 def prepare_lessons(

@@ -15,7 +15,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mtbkd_jax.chains import DrawBatch
 from mtbkd_jax.examples import Examples, WeightedExamples
@@ -108,28 +108,32 @@ def find_mode_in_stages(
     params: Params,
     *,
     key: Key,
-    stages: Sequence[Any],
+    data_of_stage: Callable[[Int[Array, ""]], Any],
+    num_stages: int,
     draw_batch: DrawBatch,
     num_steps: int,
 ) -> Params:
-    """Climb by ``find_mode`` on each of ``stages`` in turn, each from where the last one ended.
+    """Climb by ``find_mode`` on the data of each stage in turn, each from where the last one ended.
 
     The first stages are easier versions of the data, whose modes are fewer and lead to the better modes of the last.
+    The stages are scanned, so that one climb is compiled for all.
 
     Args:
       log_density: of every stage.
       params: where the first climb starts.
       key: of the minibatches.
-      stages: data of each stage, the last being the data that count.
+      data_of_stage: ``stage -> data``; those of the last stage are the data that count.
+      num_stages: stages.
       draw_batch: ``(key, data) -> batch``.
       num_steps: of each stage.
     """
-    for index, data in enumerate(stages):
-        stage_key = jax.random.fold_in(key, index)
-        params = find_mode(
-            log_density, params, key=stage_key, data=data, draw_batch=draw_batch, num_steps=num_steps
-        ).params
-    return params
+
+    def climb(params, stage):
+        data, stage_key = data_of_stage(stage), jax.random.fold_in(key, stage)
+        mode = find_mode(log_density, params, key=stage_key, data=data, draw_batch=draw_batch, num_steps=num_steps)
+        return mode.params, None
+
+    return jax.lax.scan(climb, params, jnp.arange(num_stages))[0]
 
 
 def _in_chunks(batch: WeightedExamples, chunk_size: int) -> WeightedExamples:

@@ -18,7 +18,6 @@ one component alone, and its draws count by the probability of that component:
 Stacking of all chains, whatever their component, can be asked for instead.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
@@ -44,7 +44,7 @@ from mtbkd_jax.evidence import (
     tempered_evidence,
 )
 from mtbkd_jax.examples import Examples, full_batch, minibatch_for
-from mtbkd_jax.lessons import Lessons, climb_stages
+from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.prediction import flatten_chains, flatten_weights, predictive_log_probs
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
@@ -137,20 +137,31 @@ def sample_posterior(
     check_sampling(sampling)
     _check_labels_to_stack_by(sampling, lessons.examples)
     look_key, start_key, mode_key, chain_key, evidence_key = jax.random.split(key, 5)
-    stages = climb_stages(lessons, settings)
+    examples = with_components(lessons, settings)
     components, log_prior_weights = prior_components(
         lessons.centers, settings, defensive_weight=config.defensive_weight
     )
     posterior = component_posterior(student, settings, softening=config.softening)
     likelihood = distillation_likelihood(student, settings, softening=config.softening)
-    minibatch = minibatch_for(stages[-1].labels, sampling.batch_size)
-    climb = partial(
-        _climb_all, log_density=posterior, stages=stages, draw_batch=minibatch, num_steps=sampling.num_mode_steps
-    )
+    minibatch = minibatch_for(examples.labels, sampling.batch_size)
+
+    def climb(key: Key, starts: Params, components: Component) -> tuple[Params, Float[Array, " chains"]]:
+        curvature_key, climb_key = jax.random.split(key)
+        count = components.scale.shape[0]
+        mesh = chain_mesh(count)
+        return _climb_all(
+            copy_to_chains((starts, jax.random.split(climb_key, count), components), mesh),
+            copy_to_all((lessons, settings, curvature_key), mesh),
+            student=student,
+            softening=config.softening,
+            draw_batch=minibatch,
+            num_steps=sampling.num_mode_steps,
+            mesh=mesh,
+        )
 
     if np.isfinite(settings.center_scale):
         modes, _ = climb(look_key, _starts_of_components(lessons), components)
-        evidence, is_damped = _evidence_by_laplace(look_key, likelihood, stages[-1], modes, components)
+        evidence, is_damped = _evidence_by_laplace(look_key, likelihood, examples, modes, components)
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
     else:
         first_look, is_damped = ComponentWeights(np.ones(1), np.zeros(1), "alone"), np.zeros(1, bool)
@@ -166,7 +177,7 @@ def sample_posterior(
     sampler, step_size = _sampler_and_step_size(
         posterior, sampling, float(settings.temperature), float(jnp.max(curvatures))
     )
-    run = _run_chains(chain_key, sampler, step_size, modes, stages[-1], own, sampling, minibatch, sink, progress)
+    run = _run_chains(chain_key, sampler, step_size, modes, examples, own, sampling, minibatch, sink, progress)
 
     alive = component_of_chain[run.failed_at < 0]
     positions = run.positions if sink is None else sink.positions()
@@ -175,7 +186,7 @@ def sample_posterior(
         return SampledPosterior(run, alive, first_look, is_damped, _stacked(log_probs, labels), is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1 and settings.temperature == 1:
-        refined = _refined_evidence(evidence_key, likelihood, stages[-1], positions, components, alive)
+        refined = _refined_evidence(evidence_key, likelihood, examples, positions, components, alive)
         if refined is not None:
             weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
     chain_weights, is_stacked = weights_of_chains(
@@ -302,7 +313,7 @@ def chain_starts(key: Key, student: Student, lessons: Lessons, settings: Posteri
     are.
     """
     init_key, noise_key = jax.random.split(key)
-    random = jax.vmap(student.init)(jax.random.split(init_key, num_chains))
+    random = jax.lax.map(student.init, jax.random.split(init_key, num_chains))
     if not settings.uses_teachers:
         return random
     at_centers = tree_rows(lessons.centers.params, _center_of_chain(lessons, num_chains))
@@ -343,36 +354,39 @@ def with_component(draw_batch: DrawBatch) -> DrawBatch:
     return draw
 
 
+@partial(jax.jit, static_argnames=("student", "softening", "draw_batch", "num_steps", "mesh"))
 def _climb_all(
-    key: Key,
-    starts: Params,
-    components: Component,
+    chains: tuple[Params, Array, Component],
+    shared: tuple[Lessons, PosteriorSettings, Key],
     *,
-    log_density: MinibatchLogDensity,
-    stages: Sequence[Examples],
+    student: Student,
+    softening: float,
     draw_batch: DrawBatch,
     num_steps: int,
+    mesh: Mesh,
 ) -> tuple[Params, Float[Array, " chains"]]:
-    """The mode near each start, and the curvature around it."""
-    curvature_key, climb_key = jax.random.split(key)
+    """The mode near each start, and the curvature around it.
 
-    def climb(chain, stages):
+    The settings are data to the compiled program, so that it serves the student without teachers as well.
+    """
+
+    def climb(chain, shared):
         start, key, component = chain
+        lessons, settings, curvature_key = shared
+        log_density = component_posterior(student, settings, softening=softening)
         mode = find_mode_in_stages(
             log_density,
             start,
             key=key,
-            stages=[(stage, component) for stage in stages],
+            data_of_stage=lambda stage: (at_climb_stage(lessons, settings, stage), component),
+            num_stages=NUM_CLIMB_STAGES,
             draw_batch=with_component(draw_batch),
             num_steps=num_steps,
         )
-        batch = ComponentBatch(full_batch(key, stages[-1]), component)
+        batch = ComponentBatch(full_batch(key, with_components(lessons, settings)), component)
         return mode, largest_curvature_around(log_density, mode, component.scale, batch, curvature_key)
 
-    count = components.scale.shape[0]
-    mesh = chain_mesh(count)
-    chains = copy_to_chains((starts, jax.random.split(climb_key, count), components), mesh)
-    return jax.jit(over_chains(climb, mesh))(chains, copy_to_all(tuple(stages), mesh))
+    return over_chains(climb, mesh)(chains, shared)
 
 
 def _evidence_by_laplace(

@@ -135,13 +135,20 @@ class Problem(NamedTuple):
       log_density: the posterior.
       starts: parameters, stacked.
       num_starts: how many of them, the first ones, are tried.
-      climb: the data of each stage of the climb to the mode; the last are those that minibatches are drawn from.
+      data_of_stage: the examples that each stage of the climb to the mode sees, those of the last stage in earnest.
+      num_stages: stages of that climb.
     """
 
     log_density: MinibatchLogDensity
     starts: Params
     num_starts: int | Int[Array, ""]
-    climb: tuple[Examples, ...]
+    data_of_stage: Callable[[Int[Array, ""]], Examples]
+    num_stages: int
+
+    @property
+    def examples(self) -> Examples:
+        """The examples of the posterior, which minibatches are drawn from."""
+        return self.data_of_stage(jnp.array(self.num_stages - 1))
 
 
 class HeldOutScores(NamedTuple):
@@ -228,7 +235,7 @@ def _short_chain(
 ) -> Float[Array, "draws examples classes"]:
     """Log class probabilities of a short SGHMC chain from the best mode; of the mode itself for no steps."""
     mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
-    examples = problem.climb[-1]
+    examples = problem.examples
     mode = _best_mode(mode_key, problem, draw_batch, budget.num_mode_steps)
     if budget.num_steps == 0:
         return jax.nn.log_softmax(student.apply(mode, inputs))[None]
@@ -259,11 +266,12 @@ def _best_mode(key: Key, problem: Problem, draw_batch: DrawBatch, num_steps: int
             problem.log_density,
             tree_rows(problem.starts, index),
             key=key,
-            stages=problem.climb,
+            data_of_stage=problem.data_of_stage,
+            num_stages=problem.num_stages,
             draw_batch=draw_batch,
             num_steps=num_steps,
         )
-        log_density = problem.log_density(mode, full_batch(key, problem.climb[-1]))
+        log_density = problem.log_density(mode, full_batch(key, problem.examples))
         return tree_where(log_density > best[1], (mode, log_density), best)
 
     first = tree_rows(problem.starts, 0)

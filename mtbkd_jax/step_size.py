@@ -62,10 +62,16 @@ def largest_curvature_around(
       batch: what the curvature is measured on.
       key: of the direction.
     """
-    noise_key, mode_key, away_key = jax.random.split(key, 3)
+    noise_key, *keys = jax.random.split(key, 3)
     away = tree_add_scaled(mode, scale, tree_random_normal(noise_key, mode))
-    at_mode = largest_curvature(log_density, mode, batch, mode_key)
-    return jnp.maximum(at_mode, largest_curvature(log_density, away, batch, away_key))
+    points = jax.tree.map(lambda *leaves: jnp.stack(leaves), mode, away)
+
+    def curvature_at(point_and_key):
+        point, key = point_and_key
+        return largest_curvature(log_density, point, batch, key)
+
+    # One after the other by one compiled loop: that of a Hessian takes seconds to compile.
+    return jnp.max(jax.lax.map(curvature_at, (points, jnp.stack(keys))))
 
 
 def hamiltonian_step_size(curvature: Any, *, fraction: float = 0.5) -> Float[Array, "..."]:

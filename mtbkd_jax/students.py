@@ -53,6 +53,7 @@ def from_linen(module: nn.Module, input_shape: Sequence[int]) -> Student:
     collections = set(jax.eval_shape(module.init, jax.random.key(0), example))
     _refuse_running_state("linen module", sorted(collections - {"params"}))
 
+    @jax.jit  # one compilation, where Flax's own way is one for the initialiser of every parameter
     def init(key: Key) -> Params:
         return module.init(key, jnp.zeros(example.shape, example.dtype))["params"]
 

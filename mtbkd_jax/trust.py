@@ -13,6 +13,7 @@ label (cross-fitting). Labels on which the teachers were trained flatter the tea
 are any.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -160,6 +161,7 @@ def sample_trust(
     return jnp.exp(log_weights(mcmc.get_samples(), fit.features, fit.slope_scale))
 
 
+@partial(jax.jit, static_argnames="num_features")
 def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float[Array, "examples features"]:
     """φ(x) = √2 cos(Wx + b): features whose inner products approximate a Gaussian kernel (Rahimi and Recht, 2007).
 

@@ -12,7 +12,7 @@ from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.distillation import distil, learn
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.function_prior import teacher_informed_prior
-from mtbkd_jax.lessons import Lessons, climb_stages, held_out_folds, prepare_lessons, with_components
+from mtbkd_jax.lessons import Lessons, at_climb_stage, held_out_folds, prepare_lessons, with_components
 from mtbkd_jax.posterior_sampling import chain_starts, sample_posterior
 from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.selection import GivenSettings
@@ -79,11 +79,12 @@ def test_without_teachers_no_chain_starts_at_a_center(lessons):
 
 def test_the_climb_begins_at_a_concentration_of_one(lessons):
     settings = PosteriorSettings(1.0, 20.0, 0.05, 1.0)
-    mild, earnest = climb_stages(lessons, settings)
+    mild, earnest = (at_climb_stage(lessons, settings, jnp.array(stage)) for stage in (0, 1))
     np.testing.assert_allclose(mild.components.pseudo_counts.sum(-1)[:, 1:], 1.0, rtol=1e-5)
     np.testing.assert_allclose(earnest.components.pseudo_counts.sum(-1)[:, 1:], 20.0, rtol=1e-5)
     weaker = settings._replace(concentration=0.5)
-    np.testing.assert_allclose(climb_stages(lessons, weaker)[0].components.pseudo_counts.sum(-1)[:, 1:], 0.5, rtol=1e-5)
+    mild = at_climb_stage(lessons, weaker, jnp.array(0))
+    np.testing.assert_allclose(mild.components.pseudo_counts.sum(-1)[:, 1:], 0.5, rtol=1e-5)
 
 
 def test_every_chain_settles_around_the_center_that_the_data_favour(lessons):

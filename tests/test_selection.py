@@ -188,7 +188,7 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
         prior = gaussian_prior(settings.wide_scale)
         posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
         starts = jax.tree.map(lambda leaf: jnp.zeros_like(leaf)[None], student.init(jax.random.key(0)))
-        return Problem(posterior, starts, 1, (examples,))
+        return Problem(posterior, starts, 1, lambda _: examples, 1)
 
     candidates = PosteriorSettings(*map(np.array, zip(no_teacher(3.0), no_teacher(1e-3), strict=True)))
     score = cross_validation(
@@ -230,7 +230,7 @@ def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to
             WeightMixture(centers, jnp.full(2, settings.center_scale), jnp.log(jnp.full(2, 0.5)))
         )
         posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
-        return Problem(posterior, jax.vmap(unravel)(centers), num_starts, (examples,))
+        return Problem(posterior, jax.vmap(unravel)(centers), num_starts, lambda _: examples, 1)
 
     candidate = PosteriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0, 1.0)))
     budget = Budget(num_mode_steps=100, num_burn_in=20, num_steps=40, thinning=10)
