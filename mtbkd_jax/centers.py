@@ -1,8 +1,13 @@
 """Centers of the weight-space prior: the student's parameters, distilled from each teacher alone and from their pool.
 
-Center k maximises Σ_i w_i^k Σ_c p_ic^k log q_ic(θ) + log Normal(θ; 0, s²): teacher k teaches where it is trusted. The
-pool is the trust-weighted mean of all components, the flat one included. All start from one initialisation, which keeps
-them in one basin of the student's permutation symmetries.
+Center k maximises Σ_i Σ_c t_ic^k log q_ic(θ) + log Normal(θ; 0, s²) with the targets
+
+    t_i^k = a_i^k p_i^k + (1 − a_i^k) pool_i,        a_i^k = w_i^k / max_g w_i^g
+
+Teacher k teaches alone where nobody is trusted more, and the pool where teacher k is trusted little: the evidence may
+give all weight to one center, and what a teacher does not know must not be lost with the others. The pool is the
+trust-weighted mean of all components, the flat one included. All start from one initialisation, which keeps them in one
+basin of the student's permutation symmetries.
 """
 
 from functools import partial
@@ -82,18 +87,15 @@ def distil_centers(
       is_taught: False for examples that are to play no part.
     """
     weights = jnp.exp(log_weights)
-    mean_weights = weights.mean(0)
-    targets = jnp.concatenate([pooled_probs(teacher_probs, log_weights)[None], jnp.swapaxes(teacher_probs, 0, 1)])
-    # A teacher that is trusted almost nowhere would get a few rows of enormous weight: keep its lesson short.
-    shares = weights[:, 1:].T / jnp.maximum(mean_weights[1:, None], 0.01)
-    lesson_weights = jnp.concatenate([jnp.ones_like(shares[:1]), shares]) * is_taught[None]
+    pool = pooled_probs(teacher_probs, log_weights)[:, None]
+    alone = (weights / weights.max(axis=1, keepdims=True))[:, 1:, None]
+    targets = jnp.swapaxes(jnp.concatenate([pool, alone * teacher_probs + (1 - alone) * pool], axis=1), 0, 1)
 
     init_key, fit_key = jax.random.split(key)
     start = student.init(init_key)
-    params = jax.vmap(lambda target, weight: _distil(fit_key, student, start, inputs, target, weight, scale))(
-        targets, lesson_weights
-    )
-    return Centers(params, mean_weights)
+    is_kept = is_taught.astype(weights.dtype)
+    params = jax.vmap(lambda target: _distil(fit_key, student, start, inputs, target, is_kept, scale))(targets)
+    return Centers(params, weights.mean(0))
 
 
 def _distil(

@@ -44,6 +44,15 @@ def test_a_center_follows_its_teacher_where_it_is_trusted(problem, centers, teac
     assert float((losses - entropies).mean()) < 0.1 * float((random - entropies).mean())
 
 
+@pytest.mark.parametrize("teacher", [0, 1])
+def test_a_center_follows_the_pool_where_its_teacher_is_not_trusted(problem, centers, teacher):
+    inputs, probs, _, is_left = problem
+    rows = ~is_left if teacher == 0 else is_left
+    predictions = STUDENT.apply(jax.tree.map(lambda leaf: leaf[1 + teacher], centers.params), inputs[rows])
+    agrees = predictions.argmax(1) == probs[rows, 1 - teacher].argmax(1)
+    assert float(agrees.mean()) > 0.9
+
+
 def test_the_pool_follows_the_trusted_teacher_on_each_side(problem, centers):
     inputs, probs, log_weights, _ = problem
     params = jax.tree.map(lambda leaf: leaf[0], centers.params)
