@@ -36,6 +36,8 @@ class Study:
     """Examples of the student's pool that keep their label."""
     seed: int = 0
     """The result depends on it and on the other options alone."""
+    resume: bool = False
+    """Go on with the run in ``out`` if it was not finished, to the bit; where there is none, begin it."""
 
     def __call__(self) -> None:
         """Run the study."""
@@ -71,6 +73,8 @@ class Fit:
     """How the student is distilled."""
     seed: int = 0
     """The result depends on it and on the other options alone."""
+    resume: bool = False
+    """Go on with the run in ``out`` if it was not finished, to the bit; where there is none, begin it."""
 
     def __call__(self) -> None:
         """Run the distillation."""

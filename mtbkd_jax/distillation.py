@@ -9,20 +9,20 @@ step is a function of its own module and can be called alone.
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from mtbkd_jax.centers import choose_center_scale
+from mtbkd_jax.centers import Centers, choose_center_scale
 from mtbkd_jax.checks import check_finite, check_labels, check_params
 from mtbkd_jax.configuration import DistillationConfig, check_sampling
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.examples import labelled_first, minibatch_for
+from mtbkd_jax.examples import Examples, labelled_first, minibatch_for
 from mtbkd_jax.folds import are_enough
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
@@ -53,6 +53,31 @@ class Distillation(NamedTuple):
     order: Int[np.ndarray, " examples"]
     choice: Choice
     posterior: SampledPosterior
+
+
+class Learned(NamedTuple):
+    """What is learned before anything is sampled.
+
+    Attributes:
+      log_weights: of the flat component and of each teacher, ``[examples, components]``, those with a label first.
+      centers: of the weight-space prior.
+      choice: the settings, and how each candidate did.
+    """
+
+    log_weights: Float[Array, "examples components"]
+    centers: Centers
+    choice: Choice
+
+
+@runtime_checkable
+class LearnedStore(Protocol):
+    """Keeps what was learned, so that it is learned once; ``unfinished.LearnedFiles`` keeps it in a directory."""
+
+    def read(self, template: Params) -> Learned | None:
+        """What is kept, or None; ``template`` is the student's parameters, or their shapes."""
+
+    def write(self, learned: Learned) -> None:
+        """Keep it."""
 
 
 def distil(
@@ -120,8 +145,11 @@ def learn(
     weighting: WeightingRule | None = None,
     given_centers: Mapping[int, Params] | None = None,
     config: DistillationConfig = DistillationConfig(),
+    store: LearnedStore | None = None,
 ) -> tuple[Lessons, Int[np.ndarray, " examples"], Choice]:
     """Weigh the teachers, distil the centers, and choose the settings. Arguments and errors are those of ``distil``.
+
+    A ``store`` that has what was learned already, from the same arguments, spares learning it; otherwise it gets it.
 
     Returns:
       The lessons, the order of their rows in the user's arrays, and the choice.
@@ -132,6 +160,9 @@ def learn(
     order = labelled_first(checked_labels)
     rows, row_labels = jnp.asarray(checked_inputs[order]), checked_labels[order]
     teacher_probs = softened_probs(jnp.asarray(logits[order]), config.softening, softening)
+    if store is not None and (known := store.read(jax.eval_shape(student.init, key))) is not None:
+        examples = Examples(rows, jnp.asarray(row_labels, jnp.int32))
+        return Lessons(examples, teacher_probs, known.log_weights, known.centers), order, known.choice
     num_labelled = int((row_labels >= 0).sum())
     rule = weighting or _default_weighting(num_labelled, config.num_folds)
 
@@ -148,6 +179,8 @@ def learn(
     )
     lessons = prepare(lesson_key, row_labels, np.ones(row_labels.shape, bool))
     choice = _choose(choice_key, student, lessons, prepare, config)
+    if store is not None:
+        store.write(Learned(lessons.log_weights, lessons.centers, choice))
     return lessons, order, choice
 
 

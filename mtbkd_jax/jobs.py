@@ -12,32 +12,32 @@ from rich.table import Table
 from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
 from mtbkd_jax.checks import check_labels
-from mtbkd_jax.configuration import DistillationConfig
+from mtbkd_jax.configuration import DistillationConfig, check_sampling
 from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
 from mtbkd_jax.digits import digits_study
-from mtbkd_jax.distillation import Distillation, distil, learn
+from mtbkd_jax.distillation import Distillation, learn
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.folds import are_enough
 from mtbkd_jax.given_centers import read_params
-from mtbkd_jax.posterior_sampling import sample_posterior
+from mtbkd_jax.lessons import Lessons
+from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.progress import progress_bar
 from mtbkd_jax.runs import (
     StudentConfig,
     all_metrics,
-    choice_to_json,
     components_to_json,
-    draws_of_run,
     finish_run,
     open_run,
-    start_run,
     write_evaluation,
 )
+from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, num_parameters
 from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
 from mtbkd_jax.trust import learned_trust
-from mtbkd_jax.types import Params
+from mtbkd_jax.types import Key, Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS
+from mtbkd_jax.unfinished import LearnedFiles, checkpoints_of_run, draws_of_run, unfinished_run
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
 
 if TYPE_CHECKING:
@@ -64,37 +64,41 @@ def fit(config: "Fit") -> None:
     rule, weighting = _weighting(config, labels, aligned.names)
     given_centers = _given_centers(config.centers, student, aligned.names)
 
-    path = start_run(config.out, config)
-    sampling = config.distillation.sampling
-    sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
-    console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
-    with progress_bar("sampling") as progress:
-        result = distil(
+    check_sampling(config.distillation.sampling)  # before a minute of learning, and not after it
+    learn_key, sample_key = jax.random.split(jax.random.key(config.seed))
+    digests = {str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers])
+    with unfinished_run(config.out, config, digests, resume=config.resume) as path:
+        if (path / "metrics.json").exists():
+            console.print(f"{path} is finished: nothing is left to do.")
+            return
+        console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
+        lessons, order, choice = learn(
+            learn_key,
             inputs,
             labels,
             aligned.logits,
             student,
-            seed=config.seed,
             teacher_softening=aligned.softening,
             weighting=weighting,
             given_centers=given_centers,
             config=config.distillation,
-            sink=sink,
-            progress=progress,
+            store=LearnedFiles(path / "learned"),
         )
-    diagnostics = finish_run(
-        path,
-        result,
-        student=config.student,
-        seed=config.seed,
-        ids=dataset.ids,
-        teacher_names=aligned.names,
-        class_names=class_names,
-        standardizer=standardizer,
-        digests={str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers]),
-        probes=inputs,
-    )
-    storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result, aligned.names))
+        posterior = _sample(sample_key, path, student, lessons, choice, config.distillation)
+        result = Distillation(student, lessons, order, choice, posterior)
+        diagnostics = finish_run(
+            path,
+            result,
+            student=config.student,
+            seed=config.seed,
+            ids=dataset.ids,
+            teacher_names=aligned.names,
+            class_names=class_names,
+            standardizer=standardizer,
+            digests=digests,
+            probes=inputs,
+        )
+        storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result, aligned.names))
     if config.weighting == "default" and rule == "entropy":
         console.print("There are too few labels to learn trust from: the teachers are weighed by their entropy.")
     _print_choice(console, result)
@@ -139,25 +143,33 @@ def evaluate_file(run: Path, data: Path, out: Path) -> None:
 def run_digits(config: "Study") -> None:
     """The main job: scikit-learn's digits, three expert teachers, a hundred labels."""
     console = Console()
-    path = start_run(config.out, config)
+    with unfinished_run(config.out, config, {}, resume=config.resume) as path:
+        if (path / "table.json").exists():
+            console.print(f"{path} is finished: nothing is left to do.")
+        else:
+            _run_digits(config, path, console)
+
+
+def _run_digits(config: "Study", path: Path, console: Console) -> None:
     console.print("Training the teachers ...")
     study = digits_study(seed=config.seed, num_labels=config.num_labels)
     standardizer = Standardizer.fit(study.pool_inputs)
     inputs, test_inputs = standardizer(study.pool_inputs), standardizer(study.test_inputs)
     student = DIGITS_STUDENT.build((64,), 10)
     distillation_config = DistillationConfig()
-    sampling = distillation_config.sampling
 
     console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
     keys = jax.random.split(jax.random.key(config.seed), 4)
     lessons, order, choice = learn(
-        keys[0], inputs, study.pool_labels, study.pool_teacher_logits, student, config=distillation_config
+        keys[0],
+        inputs,
+        study.pool_labels,
+        study.pool_teacher_logits,
+        student,
+        config=distillation_config,
+        store=LearnedFiles(path / "learned"),
     )
-    sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
-    with progress_bar("sampling") as progress:
-        posterior = sample_posterior(
-            keys[1], student, lessons, choice.settings, config=distillation_config, sink=sink, progress=progress
-        )
+    posterior = _sample(keys[1], path, student, lessons, choice, distillation_config)
     with progress_bar("sampling without teachers") as progress:
         plain = sample_posterior(
             keys[2], student, lessons, choice.no_teacher, config=distillation_config, progress=progress
@@ -212,6 +224,25 @@ def run_digits(config: "Study") -> None:
     console.print(f"Wrote {path}", soft_wrap=True)
 
 
+def _sample(
+    key: Key, path: Path, student: Student, lessons: Lessons, choice: Choice, config: DistillationConfig
+) -> SampledPosterior:
+    """Sample the posterior of the settings chosen; the draws are on the disk, and so is where the chains stand."""
+    sampling = config.sampling
+    sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
+    with checkpoints_of_run(path) as checkpoints, progress_bar("sampling") as progress:
+        return sample_posterior(
+            key,
+            student,
+            lessons,
+            choice.settings,
+            config=config,
+            sink=sink,
+            checkpoints=checkpoints,
+            progress=progress,
+        )
+
+
 def _weighting(config: "Fit", labels: np.ndarray, teacher_names: Sequence[str]) -> tuple[str, WeightingRule]:
     """The rule that weighs the teachers, and its name; the default is another where labels are few."""
     if (config.weighting == "fixed") != bool(config.weights):
@@ -257,7 +288,7 @@ def _digests(specs: Sequence[str]) -> dict[str, str]:
 
 def _metrics_of_fit(result: Distillation, teacher_names: Sequence[str]) -> dict[str, object]:
     labels = np.asarray(result.lessons.examples.labels)
-    chosen = choice_to_json(result.choice)
+    chosen = result.choice.to_json()
     return {
         "examples": int(labels.size),
         "labelled": int((labels >= 0).sum()),

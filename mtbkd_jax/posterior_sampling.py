@@ -29,6 +29,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
+from mtbkd_jax.checkpoints import ChainCheckpoints
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_sampling
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
 from mtbkd_jax.errors import InputError
@@ -114,6 +115,7 @@ def sample_posterior(
     *,
     config: DistillationConfig = DistillationConfig(),
     sink: DrawSink | None = None,
+    checkpoints: ChainCheckpoints | None = None,
     progress: Progress | None = None,
 ) -> SampledPosterior:
     """Sample the student's posterior under given settings.
@@ -128,6 +130,7 @@ def sample_posterior(
       settings: of the priors.
       config: how.
       sink: where draws are streamed to; None keeps them in memory.
+      checkpoints: where the chains are saved now and then, and go on from; they need a sink.
       progress: called after each chunk of draws.
 
     Raises:
@@ -177,7 +180,9 @@ def sample_posterior(
     sampler, step_size = _sampler_and_step_size(
         posterior, sampling, float(settings.temperature), float(jnp.max(curvatures))
     )
-    run = _run_chains(chain_key, sampler, step_size, modes, examples, own, sampling, minibatch, sink, progress)
+    run = _run_chains(
+        chain_key, sampler, step_size, modes, examples, own, sampling, minibatch, sink, checkpoints, progress
+    )
 
     alive = component_of_chain[run.failed_at < 0]
     positions = run.positions if sink is None else sink.positions()
@@ -205,6 +210,7 @@ def _run_chains(
     sampling: SamplingConfig,
     minibatch: DrawBatch,
     sink: DrawSink | None,
+    checkpoints: ChainCheckpoints | None,
     progress: Progress | None,
 ) -> ChainRun:
     """Warm up the chains that need it, and sample."""
@@ -238,6 +244,7 @@ def _run_chains(
         num_burn_in=num_burn_in,
         thinning=sampling.thinning,
         sink=sink,
+        checkpoints=checkpoints,
         progress=progress,
     )
 

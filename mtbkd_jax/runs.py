@@ -1,6 +1,6 @@
 """Run directories: everything that a distillation leaves behind, and what is needed to predict from it or to repeat it.
 
-    RUN/config.json        what was asked for
+    RUN/config.json        what was asked for, and digests of the input files
     RUN/manifest.json      versions, seed, digests of the input files, teachers, classes, how inputs are standardised
     RUN/selection.json     the settings chosen and how every candidate did
     RUN/draws/             the student's parameters
@@ -11,12 +11,11 @@
     RUN/metrics.json       figures of merit
     RUN/figures/           PNG
 
-A directory is never written into twice. The manifest comes last: without one a run is unfinished.
+A finished directory is never written into again. What an unfinished one has besides, ``unfinished`` says.
 """
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,14 +30,13 @@ from mtbkd_jax import storage
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.diagnostics import Diagnostics, diagnose, to_arviz
 from mtbkd_jax.distillation import Distillation
-from mtbkd_jax.draws import DrawStore, create_draws, open_draws
+from mtbkd_jax.draws import DrawStore, open_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.function_prior import responsibilities
 from mtbkd_jax.lessons import with_components
 from mtbkd_jax.metrics import classification_metrics
 from mtbkd_jax.posterior_sampling import SampledPosterior
 from mtbkd_jax.prediction import Prediction, flatten_chains, flatten_weights, predict, predictive_log_probs
-from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, cnn, mlp
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, mean_deviance, predictive_entropy, predictive_mean
@@ -165,24 +163,6 @@ class Run:
         return flatten_chains(self.draws.positions())
 
 
-def start_run(path: str | Path, config: Any) -> Path:
-    """Make the directory and write down what was asked for.
-
-    Raises:
-      InputError: if the directory has something in it.
-    """
-    path = storage.new_directory(path)
-    storage.write_json(path / "config.json", json.loads(json.dumps(dataclasses.asdict(config), default=str)))
-    (path / "figures").mkdir()
-    return path
-
-
-def draws_of_run(path: Path, student: Student, *, num_chains: int, num_draws: int) -> DrawStore:
-    """The empty store that a run's draws are streamed to."""
-    template = jax.eval_shape(student.init, jax.random.key(0))
-    return create_draws(path / "draws", template, num_chains=num_chains, num_draws=num_draws)
-
-
 def finish_run(
     path: Path,
     distillation: Distillation,
@@ -220,7 +200,7 @@ def finish_run(
     run = posterior.run
     draws = flatten_chains(run.positions.positions() if isinstance(run.positions, DrawStore) else run.positions)
     components = component_names(posterior, teacher_names)
-    storage.write_json(path / "selection.json", choice_to_json(distillation.choice))
+    storage.write_json(path / "selection.json", distillation.choice.to_json())
 
     probe_log_probs = predictive_log_probs(distillation.student, draws, probes[:_NUM_PROBES])
     shape = (*np.shape(run.info.log_density), *probe_log_probs.shape[1:])
@@ -424,16 +404,3 @@ def write_evaluation(path: Path, run: Run, inputs: np.ndarray, labels: np.ndarra
         drawn["risk_coverage"] = figures.risk_coverage(probs, labels, uncertainties)
     figures.save_figures(drawn, path / "figures")
     return metrics
-
-
-def choice_to_json(choice: Choice) -> dict[str, Any]:
-    """The settings chosen and every candidate's score; infinite values become None."""
-
-    def plain(settings: Any) -> dict[str, float | None]:
-        return {name: storage.finite_or_none(value) for name, value in settings._asdict().items()}
-
-    return {
-        "chosen": plain(choice.settings) | {"uses_teachers": bool(choice.settings.uses_teachers)},
-        "no_teacher": plain(choice.no_teacher),
-        "curve": [candidate.to_json() for candidate in choice.curve],
-    }

@@ -291,6 +291,28 @@ class Choice(NamedTuple):
     no_teacher: PosteriorSettings
     curve: tuple[ScoredCandidate, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The settings chosen and every candidate's score as JSON values; infinite ones become None."""
+        chosen, no_teacher = (
+            {name: finite_or_none(value) for name, value in settings._asdict().items()}
+            for settings in (self.settings, self.no_teacher)
+        )
+        chosen |= {"uses_teachers": bool(self.settings.uses_teachers)}
+        return {"chosen": chosen, "no_teacher": no_teacher, "curve": [one.to_json() for one in self.curve]}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Choice":
+        """What ``to_json`` gave."""
+
+        def known(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: float("inf") if value is None else value for name, value in values.items()}
+
+        chosen, no_teacher = (
+            PosteriorSettings(**{name: known(content[which])[name] for name in PosteriorSettings._fields})
+            for which in ("chosen", "no_teacher")
+        )
+        return cls(chosen, no_teacher, tuple(ScoredCandidate(**known(one)) for one in content["curve"]))
+
 
 @dataclass(frozen=True)
 class GivenSettings:

@@ -3,14 +3,17 @@
 Bayesian hierarchical stacking (Yao, Pirš, Vehtari and Gelman, 2022), with a flat component g = 0, p⁰ = 1/C, for
 "nobody knows":
 
-    w_i^g = softmax_g( a_g + φ(x_i)·β_g ),    a_g ~ Normal(0, 1),    β_g ~ Normal(0, s²),
+    w_i^g = softmax_g( a_g + φ(x_i)·β_g + ψ(p_i)·γ_g ),
+    a_g ~ Normal(0, 1),    β_g ~ Normal(0, s²),    γ_g ~ Normal(0, t²),
     fitted to Σ_i log Σ_g w_i^g p_i^g[y_i] over the labelled examples.
 
-Entropy weights reward confident ignorance; these weights are earned on labels. φ is a fixed feature map (random Fourier
-features by default). The slopes' scale s is chosen by the log score on labels that the fit has not seen; s = 0, one
-weight a teacher for all inputs, is among the candidates. The weight of a labelled example comes from a fit without its
-label (cross-fitting). Labels on which the teachers were trained flatter the teachers: use held-out labels where there
-are any.
+Entropy weights reward confident ignorance; these weights are earned on labels. φ is where the example lies: random
+Fourier features of the input. ψ is what all the teachers say of it, their log probabilities: an expert in fours is to
+be believed when the others see a four too, and a hundred labels teach that sooner than where in the space of images the
+fours are. The slopes' scales s and t are chosen by the log score on labels that the fit has not seen; zero is among the
+candidates of both, and two zeros are one weight a teacher for all inputs. The weight of a labelled example comes from a
+fit without its label (cross-fitting). Labels on which the teachers were trained flatter the teachers: use held-out
+labels where there are any.
 """
 
 from functools import partial
@@ -32,6 +35,11 @@ from mtbkd_jax.types import Key
 from mtbkd_jax.weighting import WeightingRule
 
 SLOPE_SCALES = (0.0, 0.1, 0.3, 1.0)
+"""Candidates of s and of t."""
+
+SMALLEST_PROBABILITY = 1e-3
+"""What a teacher says of a less probable class is taken for this: how certain it is beyond that tells nothing."""
+
 _NUM_STEPS = 400
 
 
@@ -39,7 +47,7 @@ class TrustData(NamedTuple):
     """What the trust model sees of the labelled examples.
 
     Attributes:
-      features: φ(x), ``[labelled, features]``.
+      features: φ(x) and ψ(p), ``[labelled, features]``.
       log_scores: log p_i^g[y_i], ``[labelled, components]``, component 0 being flat; nats.
       mask: ``[labelled]``, one where the label counts and zero where it is held out.
     """
@@ -49,30 +57,32 @@ class TrustData(NamedTuple):
     mask: Float[Array, " labelled"]
 
 
-def trust_model(data: TrustData, slope_scale: float | Float[Array, ""]) -> None:
+def trust_model(data: TrustData, slope_scales: Float[Array, " features"]) -> None:
     """The stacking model in NumPyro; its sites are ``intercepts [components]`` and ``slopes [features, components]``.
 
-    The slopes are sampled on the unit scale and multiplied by ``slope_scale``, so that a scale of zero is well defined.
+    The slopes are sampled on the unit scale and multiplied by those of their features, so that a scale of zero is well
+    defined.
     """
     num_components = data.log_scores.shape[1]
     intercepts = numpyro.sample("intercepts", dist.Normal(0, 1).expand([num_components]).to_event(1))
     slopes = numpyro.sample("slopes", dist.Normal(0, 1).expand([data.features.shape[1], num_components]).to_event(2))
-    log_weights = trust_log_weights({"intercepts": intercepts, "slopes": slopes}, data.features, slope_scale)
+    log_weights = trust_log_weights({"intercepts": intercepts, "slopes": slopes}, data.features, slope_scales)
     score = jax.nn.logsumexp(log_weights + data.log_scores, axis=-1)
     numpyro.factor("log_score", jnp.sum(data.mask * score))
 
 
-def trust_log_weights(params, features: Array, slope_scale: float | Float[Array, ""]) -> Array:
-    """log softmax_g(a_g + φ(x_i)·β_g), ``[examples, components]``."""
-    return jax.nn.log_softmax(params["intercepts"][None] + slope_scale * (features @ params["slopes"]), axis=-1)
+def trust_log_weights(params, features: Array, slope_scales: Float[Array, " features"]) -> Array:
+    """log softmax_g(a_g + φ(x_i)·β_g + ψ(p_i)·γ_g), ``[examples, components]``."""
+    slopes = slope_scales[:, None] * params["slopes"]
+    return jax.nn.log_softmax(params["intercepts"][None] + features @ slopes, axis=-1)
 
 
 def learned_trust(*, num_features: int = 60, num_folds: int = 5) -> WeightingRule:
     """Build the rule that learns the weights from the labels by the mode of the stacking model.
 
     Args:
-      num_features: random Fourier features of the standardised, flattened inputs.
-      num_folds: folds over the labelled examples, for cross-fitting and for the choice of the slopes' scale.
+      num_features: of φ, and at most as many of ψ.
+      num_folds: folds over the labelled examples, for cross-fitting and for the choice of the slopes' scales.
 
     Raises:
       InputError: (when applied) if there are fewer labelled examples than two for each fold.
@@ -89,15 +99,15 @@ class TrustFit(NamedTuple):
 
     Attributes:
       log_weights: ``[examples, components]``, cross-fitted where there is a label.
-      slope_scale: the scale chosen.
-      held_out_scores: mean log score on held-out labels for each of ``SLOPE_SCALES``, nats.
-      features: φ of all examples, ``[examples, features]``.
+      slope_scales: s and t as they were chosen, for each feature.
+      held_out_scores: mean log score on held-out labels for every s (rows) and t (columns), nats.
+      features: φ and ψ of all examples, ``[examples, features]``.
       data: what the model saw of the labelled examples.
     """
 
     log_weights: Float[Array, "examples components"]
-    slope_scale: float
-    held_out_scores: Float[np.ndarray, " scales"]
+    slope_scales: Float[Array, " features"]
+    held_out_scores: Float[np.ndarray, "scales scales"]
     features: Float[Array, "examples features"]
     data: TrustData
 
@@ -125,8 +135,13 @@ def fit_trust(
             f"at least {2 * num_folds}, two for each of {num_folds} folds",
             "Label more examples, or choose the entropy, uniform or fixed weighting rule.",
         )
-    feature_key, fold_key, fit_key = jax.random.split(key, 3)
-    features = random_fourier_features(feature_key, inputs, num_features)
+    place_key, speech_key, fold_key, fit_key = jax.random.split(key, 4)
+    place = random_fourier_features(place_key, inputs, num_features)
+    speech = speech_features(speech_key, teacher_probs, num_features)
+    features = jnp.concatenate([place, speech], axis=1)
+    candidates = np.array(
+        [[s] * place.shape[1] + [t] * speech.shape[1] for s in SLOPE_SCALES for t in SLOPE_SCALES], np.float32
+    )
     folds = stratified_folds(fold_key, np.asarray(labels)[labelled], num_folds)
 
     # Rows are padded to a power of two, so that fits on a few labels more or less (as in cross-validation) share one
@@ -138,27 +153,28 @@ def fit_trust(
     is_row = fold_of_row >= 0
     masks = np.stack([is_row & (fold_of_row != fold) for fold in range(num_folds)] + [is_row]).astype(np.float32)
 
-    params, held_out = _fit_all(fit_key, features[rows], log_scores, jnp.asarray(masks), jnp.asarray(SLOPE_SCALES))
+    params, held_out = _fit_all(fit_key, features[rows], log_scores, jnp.asarray(masks), jnp.asarray(candidates))
     scores = np.asarray(held_out)
     best = int(scores.argmax())
     chosen = jax.tree.map(lambda leaf: leaf[best], params)
-    scale = SLOPE_SCALES[best]
-    by_fold = jax.vmap(trust_log_weights, in_axes=(0, None, None))(chosen, features, scale)
+    scales = jnp.asarray(candidates[best])
+    by_fold = jax.vmap(trust_log_weights, in_axes=(0, None, None))(chosen, features, scales)
     fit_of_example = np.full(labels.shape[0], num_folds)
     fit_of_example[labelled] = folds
     log_weights = by_fold[fit_of_example, np.arange(labels.shape[0])]
-    return TrustFit(log_weights, scale, scores, features, TrustData(features[rows], log_scores, jnp.asarray(masks[-1])))
+    data = TrustData(features[rows], log_scores, jnp.asarray(masks[-1]))
+    return TrustFit(log_weights, scales, scores.reshape(len(SLOPE_SCALES), -1), features, data)
 
 
 def sample_trust(
     key: Key, fit: TrustFit, *, num_draws: int = 500, num_warmup: int = 500
 ) -> Float[Array, "draws examples components"]:
-    """Draw the weights from their posterior by NumPyro's NUTS, given the chosen scale: how sure is the trust itself?"""
+    """Draw the weights from their posterior by NumPyro's NUTS, given the scales chosen: how sure is trust itself?"""
     kernel = NUTS(trust_model)
     mcmc = MCMC(kernel, num_warmup=num_warmup, num_samples=num_draws, progress_bar=False)
-    mcmc.run(key, fit.data, fit.slope_scale)
+    mcmc.run(key, fit.data, fit.slope_scales)
     log_weights = jax.vmap(trust_log_weights, in_axes=(0, None, None))
-    return jnp.exp(log_weights(mcmc.get_samples(), fit.features, fit.slope_scale))
+    return jnp.exp(log_weights(mcmc.get_samples(), fit.features, fit.slope_scales))
 
 
 @partial(jax.jit, static_argnames="num_features")
@@ -182,6 +198,24 @@ def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float
     return jnp.sqrt(2.0) * jnp.cos(standard @ frequencies + phases[None])
 
 
+@partial(jax.jit, static_argnames="num_features")
+def speech_features(
+    key: Key, teacher_probs: Float[Array, "examples teachers classes"], num_features: int
+) -> Float[Array, "examples features"]:
+    """ψ(p): the teachers' log probabilities, standardised, with a mean square of ``num_features`` together.
+
+    Where there are more of them than ``num_features``, that many random projections stand for them, which keep the
+    distances (Johnson and Lindenstrauss, 1984).
+    """
+    flat = jnp.log(jnp.maximum(teacher_probs, SMALLEST_PROBABILITY)).reshape(teacher_probs.shape[0], -1)
+    spread = flat.std(0, keepdims=True)
+    standard = (flat - flat.mean(0, keepdims=True)) / jnp.where(spread > 0, spread, 1.0)
+    width = flat.shape[1]
+    if width > num_features:
+        return standard @ jax.random.normal(key, (width, num_features)) / jnp.sqrt(width)
+    return standard * jnp.sqrt(num_features / width)
+
+
 def _log_scores(teacher_probs: Array, labels: Array) -> Array:
     chosen = jnp.take_along_axis(teacher_probs, jnp.maximum(labels, 0)[:, None, None], axis=2)[..., 0]
     flat = jnp.full((chosen.shape[0], 1), 1.0 / teacher_probs.shape[2])
@@ -189,17 +223,17 @@ def _log_scores(teacher_probs: Array, labels: Array) -> Array:
 
 
 @jax.jit
-def _fit_all(key: Key, features: Array, log_scores: Array, masks: Array, scales: Array):
-    """Modes for every scale and mask, ``[scales, masks, ...]``, and the mean held-out log score of each scale."""
+def _fit_all(key: Key, features: Array, log_scores: Array, masks: Array, candidates: Array):
+    """Modes for every candidate and mask, ``[candidates, masks, ...]``, and each candidate's held-out log score."""
 
-    def fit(scale, mask):
+    def fit(scales, mask):
         data = TrustData(features, log_scores, mask)
         start = {
             "intercepts": jnp.zeros(log_scores.shape[1]),
             "slopes": jnp.zeros((features.shape[1], log_scores.shape[1])),
         }
         return find_mode(
-            lambda params, batch: numpyro_log_density(trust_model, (batch, scale), {}, params)[0],
+            lambda params, batch: numpyro_log_density(trust_model, (batch, scales), {}, params)[0],
             start,
             key=key,
             data=data,
@@ -208,12 +242,12 @@ def _fit_all(key: Key, features: Array, log_scores: Array, masks: Array, scales:
             learning_rate=0.1,
         ).params
 
-    def score(scale, params, mask):
-        log_weights = trust_log_weights(params, features, scale)
+    def score(scales, params, mask):
+        log_weights = trust_log_weights(params, features, scales)
         return jnp.sum((masks[-1] - mask) * jax.nn.logsumexp(log_weights + log_scores, axis=-1))
 
-    params = jax.vmap(lambda scale: jax.vmap(lambda mask: fit(scale, mask))(masks))(scales)
-    held_out = jax.vmap(lambda scale, fits: jax.vmap(lambda p, m: score(scale, p, m))(fits, masks).sum())(
-        scales, params
+    params = jax.vmap(lambda scales: jax.vmap(lambda mask: fit(scales, mask))(masks))(candidates)
+    held_out = jax.vmap(lambda scales, fits: jax.vmap(lambda p, m: score(scales, p, m))(fits, masks).sum())(
+        candidates, params
     )
     return params, held_out / masks[-1].sum()

@@ -1,0 +1,179 @@
+"""Unfinished runs: what a run leaves on the disk on its way, so that one that was killed can be taken up again.
+
+    RUN/.lock            held by the process that writes the run; the system frees it when that process ends, however
+    RUN/config.json      what was asked for, and the digests of the input files
+    RUN/learned/         the weights of the teachers, the centers and the settings, once they are learned
+    RUN/draws/           the draws so far
+    RUN/checkpoints/     where the chains stand
+
+What comes after the draws takes little time, and is done again.
+"""
+
+import dataclasses
+import json
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtbkd_jax import storage
+from mtbkd_jax.centers import Centers
+from mtbkd_jax.checkpoints import ChainCheckpoints
+from mtbkd_jax.data import sha256_of_file
+from mtbkd_jax.distillation import Learned
+from mtbkd_jax.draws import DrawStore, create_draws, open_draws
+from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.selection import Choice
+from mtbkd_jax.students import Student
+from mtbkd_jax.tree import named_leaves
+from mtbkd_jax.types import Params
+
+LOCK, CONFIG = ".lock", "config.json"
+_LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 1}
+
+
+@contextmanager
+def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *, resume: bool) -> Iterator[Path]:
+    """Make the run's directory, or take up an unfinished one, and keep other processes out of it meanwhile.
+
+    Args:
+      path: the directory.
+      config: a dataclass: what was asked for. Its ``resume`` is left out.
+      digests: SHA-256 of each input file.
+      resume: whether to go on with what is there; where nothing is, the run is begun.
+
+    Yields:
+      The directory.
+
+    Raises:
+      InputError: if another process is writing there, there is something and not to be resumed, or what is there was
+        begun with another configuration or other input files.
+    """
+    path = Path(path)
+    asked_for = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    asked_for = {name: value for name, value in asked_for.items() if name != "resume"} | {"input_sha256": dict(digests)}
+    if not (resume and path.is_dir()):
+        storage.new_directory(path)
+    with _lock_of(path):
+        others = {entry.name for entry in path.iterdir()} - {LOCK, CONFIG + ".part"}
+        if CONFIG in others and resume:
+            check_same(path / CONFIG, storage.read_json(path / CONFIG), asked_for)
+            shutil.rmtree(path / "figures", ignore_errors=True)  # drawn after the draws, and never over another
+        elif others:
+            action = "Choose another path, or give --resume to go on with a run that was not finished."
+            raise InputError(str(path), "output directory", "files in it", "a new or an empty directory", action)
+        else:
+            storage.write_json(path / CONFIG, asked_for)
+        (path / "figures").mkdir()
+        yield path
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a process holds the run's lock."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with filelock.FileLock(path / LOCK, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+@contextmanager
+def _lock_of(path: Path) -> Iterator[None]:
+    with storage.translated_errors(path):
+        lock = filelock.FileLock(path / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            action = "Wait until that process has ended, or choose another path."
+            raise InputError(str(path), "lock", "held by another process", "a run that nobody writes", action) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_same(path: Path, found: Any, expected: Any, name: str = "") -> None:
+    """Refuse JSON content that differs, by the name of the first field that does."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            check_same(path, found.get(key), expected.get(key), f"{name}.{key}" if name else key)
+    elif found != expected:
+        action = "Go on with the options and the input files that the run was begun with, or begin another run."
+        raise InputError(str(path), name, f"{found}", f"{expected}, as is asked for now", action)
+
+
+class LearnedFiles:
+    """Keeps what was learned in a directory, so that it is learned once.
+
+    Args:
+      path: the directory.
+    """
+
+    def __init__(self, path: str | Path):
+        self._arrays, self._manifest = Path(path) / "arrays.npz", Path(path) / "manifest.json"
+
+    def write(self, learned: Learned) -> None:
+        """Write it, the manifest last."""
+        arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in _arrays_of(learned).items()}
+        with storage.translated_errors(self._arrays):
+            self._arrays.parent.mkdir(exist_ok=True)
+            np.savez(self._arrays, **arrays)
+        content = {"sha256_of_arrays": sha256_of_file(self._arrays), "choice": learned.choice.to_json()}
+        storage.write_manifest(self._manifest, content, **_LEARNED_FORMAT)
+
+    def read(self, template: Params) -> Learned | None:
+        """Read it; None where nothing has been written yet.
+
+        Args:
+          template: the student's parameters, or their shapes.
+
+        Raises:
+          CorruptDataError: if a file was truncated or altered.
+        """
+        if not self._manifest.exists():
+            return None
+        manifest = storage.read_manifest(self._manifest, **_LEARNED_FORMAT)
+        digest = sha256_of_file(self._arrays)
+        if digest != manifest["sha256_of_arrays"]:
+            action = f"Remove {self._arrays.parent}, so that it is learned again."
+            raise CorruptDataError(str(self._arrays), "sha256", digest, manifest["sha256_of_arrays"], action)
+        with np.load(self._arrays, allow_pickle=False) as arrays:
+            leaves = [jnp.asarray(arrays[f"center.{name}"]) for name in named_leaves(template)]
+            centers = Centers(
+                jax.tree.unflatten(jax.tree.structure(template), leaves), jnp.asarray(arrays["mean_weights"])
+            )
+            return Learned(jnp.asarray(arrays["log_weights"]), centers, Choice.from_json(manifest["choice"]))
+
+
+def _arrays_of(learned: Learned) -> dict[str, Any]:
+    centers = {f"center.{name}": leaf for name, leaf in named_leaves(learned.centers.params).items()}
+    return centers | {"log_weights": learned.log_weights, "mean_weights": learned.centers.mean_weights}
+
+
+def draws_of_run(path: Path, student: Student, *, num_chains: int, num_draws: int) -> DrawStore:
+    """The store that a run's draws are streamed to: the one that is there, or an empty one."""
+    template = jax.eval_shape(student.init, jax.random.key(0))
+    if (path / "draws" / "manifest.json").exists():
+        return open_draws(path / "draws", template)
+    shutil.rmtree(path / "draws", ignore_errors=True)  # killed before the manifest: without a draw
+    return create_draws(path / "draws", template, num_chains=num_chains, num_draws=num_draws)
+
+
+@contextmanager
+def checkpoints_of_run(path: Path) -> Iterator[ChainCheckpoints]:
+    """The checkpoints of a run; a SIGTERM, as batch systems send it before they kill, asks for one more and the end."""
+    with ChainCheckpoints(path / "checkpoints") as checkpoints:
+        previous = signal.signal(signal.SIGTERM, lambda *_: checkpoints.stop())
+        try:
+            yield checkpoints
+        finally:
+            signal.signal(signal.SIGTERM, previous)
