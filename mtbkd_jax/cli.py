@@ -1,4 +1,6 @@
-"""The command line: ``mtbkd run``, ``fit``, ``predict`` and ``evaluate``. It adds nothing that the library cannot do.
+"""The command line: ``mtbkd run``, ``fit``, ``predict``, ``evaluate`` and ``status``.
+
+It adds nothing that the library cannot do.
 
 What only a command needs (scikit-learn, matplotlib, the studies) is imported when the command runs.
 """
@@ -121,11 +123,26 @@ class Evaluate:
         evaluate_file(self.run, self.data, self.out or self.run / "evaluations" / self.data.stem)
 
 
+@dataclass(frozen=True)
+class Status:
+    """Say how far a run has come, while it is written or after it was interrupted."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's directory."""
+
+    def __call__(self) -> None:
+        """Print it."""
+        from mtbkd_jax.jobs import print_status
+
+        print_status(self.run)
+
+
 Command = (
     Annotated[Study, tyro.conf.subcommand("run")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
 )
 
 

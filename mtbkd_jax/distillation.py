@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 from numpy.typing import ArrayLike
 
 from mtbkd_jax.centers import Centers, choose_center_scale
@@ -73,7 +73,7 @@ class Learned(NamedTuple):
 class LearnedStore(Protocol):
     """Keeps what was learned, so that it is learned once; ``unfinished.LearnedFiles`` keeps it in a directory."""
 
-    def read(self, template: Params) -> Learned | None:
+    def read(self, template: PyTree) -> Learned | None:
         """What is kept, or None; ``template`` is the student's parameters, or their shapes."""
 
     def write(self, learned: Learned) -> None:

@@ -195,6 +195,17 @@ def open_draws(path: str | Path, template: Any | None = None) -> DrawStore:
     return DrawStore(path, manifest, arrays, template)
 
 
+def count_draws(path: str | Path) -> tuple[int, int]:
+    """Draws of each chain that are complete, and those that are planned; may be asked while they are written.
+
+    Raises:
+      InputError: if there is no store.
+      CorruptDataError: if its manifest was altered.
+    """
+    manifest = storage.read_manifest(Path(path) / "manifest.json", **_FORMAT)
+    return manifest["num_complete"], manifest["num_planned"]
+
+
 def _layout(manifest: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of each array."""
     size = sum(prod(leaf["shape"]) for leaf in manifest["leaves"])

@@ -37,7 +37,15 @@ from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS
-from mtbkd_jax.unfinished import LearnedFiles, checkpoints_of_run, draws_of_run, unfinished_run
+from mtbkd_jax.unfinished import (
+    LearnedFiles,
+    checkpoints_of_run,
+    draws_of_run,
+    is_finished,
+    mark_finished,
+    standing_of,
+    unfinished_run,
+)
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
 
 if TYPE_CHECKING:
@@ -68,7 +76,7 @@ def fit(config: "Fit") -> None:
     learn_key, sample_key = jax.random.split(jax.random.key(config.seed))
     digests = {str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers])
     with unfinished_run(config.out, config, digests, resume=config.resume) as path:
-        if (path / "metrics.json").exists():
+        if is_finished(path):
             console.print(f"{path} is finished: nothing is left to do.")
             return
         console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
@@ -99,6 +107,7 @@ def fit(config: "Fit") -> None:
             probes=inputs,
         )
         storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result, aligned.names))
+        mark_finished(path)
     if config.weighting == "default" and rule == "entropy":
         console.print("There are too few labels to learn trust from: the teachers are weighed by their entropy.")
     _print_choice(console, result)
@@ -140,14 +149,30 @@ def evaluate_file(run: Path, data: Path, out: Path) -> None:
     console.print(f"Wrote {path}")
 
 
+def print_status(run: Path) -> None:
+    """Say how far a run has come, and what to do about one that was interrupted."""
+    standing = standing_of(run)
+    console = Console()
+    if standing.is_finished:
+        console.print("Finished.")
+    elif standing.is_being_written:
+        console.print("Running.")
+    else:
+        console.print("Interrupted: give the command that began it again, with --resume.")
+    console.print(f"Weights, centers and settings are {'learned' if standing.is_learned else 'not learned yet'}.")
+    if standing.num_planned is not None:
+        console.print(f"{standing.num_draws} of {standing.num_planned} draws of each chain are on the disk.")
+
+
 def run_digits(config: "Study") -> None:
     """The main job: scikit-learn's digits, three expert teachers, a hundred labels."""
     console = Console()
     with unfinished_run(config.out, config, {}, resume=config.resume) as path:
-        if (path / "table.json").exists():
+        if is_finished(path):
             console.print(f"{path} is finished: nothing is left to do.")
-        else:
-            _run_digits(config, path, console)
+            return
+        _run_digits(config, path, console)
+        mark_finished(path)
 
 
 def _run_digits(config: "Study", path: Path, console: Console) -> None:

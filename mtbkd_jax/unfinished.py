@@ -4,7 +4,7 @@
     RUN/config.json      what was asked for, and the digests of the input files
     RUN/learned/         the weights of the teachers, the centers and the settings, once they are learned
     RUN/draws/           the draws so far
-    RUN/checkpoints/     where the chains stand
+    RUN/checkpoints/     where the chains stand; removed as the last act
 
 What comes after the draws takes little time, and is done again.
 """
@@ -16,26 +16,26 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from mtbkd_jax import storage
 from mtbkd_jax.centers import Centers
 from mtbkd_jax.checkpoints import ChainCheckpoints
 from mtbkd_jax.data import sha256_of_file
 from mtbkd_jax.distillation import Learned
-from mtbkd_jax.draws import DrawStore, create_draws, open_draws
+from mtbkd_jax.draws import DrawStore, count_draws, create_draws, open_draws
 from mtbkd_jax.errors import CorruptDataError, InputError
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import named_leaves
-from mtbkd_jax.types import Params
 
-LOCK, CONFIG = ".lock", "config.json"
+LOCK, CONFIG, CHECKPOINTS = ".lock", "config.json", "checkpoints"
 _LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 1}
 
 
@@ -59,26 +59,71 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
     path = Path(path)
     asked_for = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     asked_for = {name: value for name, value in asked_for.items() if name != "resume"} | {"input_sha256": dict(digests)}
-    if not (resume and path.is_dir()):
+    left_by_a_kill = {path / LOCK, path / (CONFIG + ".part")}
+    if not ((path / CONFIG).exists() or (path.is_dir() and set(path.iterdir()) <= left_by_a_kill)):
         storage.new_directory(path)
     with _lock_of(path):
-        others = {entry.name for entry in path.iterdir()} - {LOCK, CONFIG + ".part"}
-        if CONFIG in others and resume:
+        if not (path / CONFIG).exists():
+            storage.write_json(path / CONFIG, asked_for)
+        elif resume:
             check_same(path / CONFIG, storage.read_json(path / CONFIG), asked_for)
             shutil.rmtree(path / "figures", ignore_errors=True)  # drawn after the draws, and never over another
-        elif others:
-            action = "Choose another path, or give --resume to go on with a run that was not finished."
-            raise InputError(str(path), "output directory", "files in it", "a new or an empty directory", action)
         else:
-            storage.write_json(path / CONFIG, asked_for)
+            action = "Choose another path, or give --resume to go on with it if it was not finished."
+            raise InputError(str(path), "output directory", "a run", "a new or an empty directory", action)
         (path / "figures").mkdir()
         yield path
 
 
-def is_being_written(path: Path) -> bool:
-    """Whether a process holds the run's lock."""
-    if not (path / LOCK).exists():
-        return False
+class Standing(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+      is_being_written: whether a process holds its lock.
+      is_learned: whether weights, centers and settings are known.
+      num_draws: of each chain, on the disk.
+      num_planned: draws of each chain when it is finished; None before the first step.
+      is_finished: whether nothing is left to do.
+    """
+
+    is_being_written: bool
+    is_learned: bool
+    num_draws: int
+    num_planned: int | None
+    is_finished: bool
+
+
+def standing_of(path: str | Path) -> Standing:
+    """How far a run has come; it may be written meanwhile.
+
+    Raises:
+      InputError: if there is no run.
+    """
+    path = Path(path)
+    if not (path / CONFIG).is_file():
+        raise InputError(str(path), CONFIG, "no such file", "the directory of a run", "Check the path.")
+    has_draws = (path / "draws" / "manifest.json").exists()
+    num_draws, num_planned = count_draws(path / "draws") if has_draws else (0, None)
+    return Standing(
+        _is_locked(path),
+        (path / "learned" / "manifest.json").exists(),
+        num_draws,
+        num_planned,
+        is_finished(path),
+    )
+
+
+def is_finished(path: Path) -> bool:
+    """Whether nothing is left to do: the manifest is there, and the checkpoints are gone."""
+    return (path / "manifest.json").exists() and not (path / CHECKPOINTS).exists()
+
+
+def mark_finished(path: Path) -> None:
+    """Remove the checkpoints, as the last act of a run."""
+    shutil.rmtree(path / CHECKPOINTS)
+
+
+def _is_locked(path: Path) -> bool:
     try:
         with filelock.FileLock(path / LOCK, timeout=0):
             return False
@@ -130,7 +175,7 @@ class LearnedFiles:
         content = {"sha256_of_arrays": sha256_of_file(self._arrays), "choice": learned.choice.to_json()}
         storage.write_manifest(self._manifest, content, **_LEARNED_FORMAT)
 
-    def read(self, template: Params) -> Learned | None:
+    def read(self, template: PyTree) -> Learned | None:
         """Read it; None where nothing has been written yet.
 
         Args:
@@ -171,7 +216,7 @@ def draws_of_run(path: Path, student: Student, *, num_chains: int, num_draws: in
 @contextmanager
 def checkpoints_of_run(path: Path) -> Iterator[ChainCheckpoints]:
     """The checkpoints of a run; a SIGTERM, as batch systems send it before they kill, asks for one more and the end."""
-    with ChainCheckpoints(path / "checkpoints") as checkpoints:
+    with ChainCheckpoints(path / CHECKPOINTS) as checkpoints:
         previous = signal.signal(signal.SIGTERM, lambda *_: checkpoints.stop())
         try:
             yield checkpoints
