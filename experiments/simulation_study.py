@@ -75,10 +75,10 @@ def run_study(
     options = parser.parse_args()
     files = results_files(options)
     runs: list[Row] = []
+    draws = simulation_draws(design, options.seeds, **teachers)
     for num_labels in options.labels:
-        draws = simulation_draws(design, options.seeds, num_labels, **teachers)
         for seed, draw in zip(options.seeds, draws, strict=True):
-            for row in run_draw(seed, draw, student):
+            for row in run_draw(seed, draw.with_labels(num_labels), student):
                 runs.append(row | {"method": f"{row['method']}, {num_labels} labels", "labels": num_labels})
                 print(seed, runs[-1]["method"], {name: round(row[name], 4) for name in METRICS}, flush=True)
     rows = rows_of(runs, METRICS)

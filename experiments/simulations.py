@@ -76,7 +76,8 @@ class Simulation:
 
     Attributes:
       inputs: ``[num_train, features]``.
-      labels: 0 to C − 1 for the labelled examples, −1 for the others, ``[num_train]``.
+      labels: 0 to C − 1, or −1 where the label is withheld, ``[num_train]``.
+      label_order: the order in which examples get their labels, ``[num_train]``.
       teacher_logits: ``[num_train, G, C]``, at temperature 1.
       test_inputs: ``[num_test, features]``.
       test_labels: ``[num_test]``.
@@ -89,6 +90,7 @@ class Simulation:
 
     inputs: np.ndarray
     labels: np.ndarray
+    label_order: np.ndarray
     teacher_logits: np.ndarray
     test_inputs: np.ndarray
     test_labels: np.ndarray
@@ -98,35 +100,40 @@ class Simulation:
     teacher_attempts: np.ndarray
     teacher_trained: np.ndarray
 
+    def with_labels(self, num_labels: int) -> "Simulation":
+        """The same draw with ``num_labels`` labels; with more of them the same ones are kept and others are added.
+
+        Raises:
+          InputError: if there are not so many.
+        """
+        if not 0 <= num_labels <= self.labels.size:
+            action = "Give the number of labels."
+            raise InputError("simulation", "num_labels", str(num_labels), f"0 to {self.labels.size}", action)
+        kept = self.label_order[:num_labels]
+        labels = np.full_like(self.labels, -1)
+        labels[kept] = self.labels[kept]
+        return dataclasses.replace(self, labels=labels)
+
 
 def simulation_draws(
     design: Design,
     seeds: Sequence[int],
-    num_labels: int,
     *,
     share_elsewhere: float = 0.0,
     retrain_failed: bool = True,
 ) -> list[Simulation]:
-    """Draw data and teachers for several seeds, all teachers of all draws trained together.
-
-    The inputs, the labels and the teachers do not depend on ``num_labels``: with more labels the same ones are kept and
-    others are added.
+    """Draw data, with all their labels, and teachers for several seeds; all teachers of all draws are trained together.
 
     Args:
       design: what is drawn.
       seeds: one for each draw.
-      num_labels: how many of the examples keep their label.
       share_elsewhere: share of a teacher's training data that comes from everywhere and not from its domain.
       retrain_failed: train a teacher that does no better than the class frequencies again from another seed, up to five
         times in all, as a user would.
 
     Raises:
-      InputError: if ``num_labels`` or ``share_elsewhere`` is out of range.
+      InputError: if ``share_elsewhere`` is out of range.
     """
-    if not 0 <= num_labels <= design.num_train:
-        raise InputError(
-            "simulation", "num_labels", str(num_labels), f"0 to {design.num_train}", "Give the number of labels."
-        )
     if not 0.0 <= share_elsewhere <= 1.0:
         raise InputError("simulation", "share_elsewhere", str(share_elsewhere), "0 to 1", "Give a share.")
 
@@ -144,14 +151,12 @@ def simulation_draws(
 
     draws = []
     for i in range(len(seeds)):
-        labels = np.full(design.num_train, -1, np.int32)
-        labelled = np.asarray(label_order[i][:num_labels])
-        labels[labelled] = np.asarray(train[1][i])[labelled]
         true_probs, test_labels = np.asarray(test_probs[i]), np.asarray(test[1][i])
         draws.append(
             Simulation(
                 inputs=np.asarray(train[0][i]),
-                labels=labels,
+                labels=np.asarray(train[1][i]),
+                label_order=np.asarray(label_order[i]),
                 teacher_logits=np.asarray(logits[i]),
                 test_inputs=np.asarray(test[0][i]),
                 test_labels=test_labels,

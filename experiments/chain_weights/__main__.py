@@ -46,9 +46,9 @@ def main() -> None:
     options = parser.parse_args()
     files = results_files(options)
     rows = []
-    for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds, NUM_LABELS), strict=True):
+    for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds), strict=True):
         for power in POWERS:
-            rows.append({"seed": seed, "power": power, **compare(seed, draw, power)})
+            rows.append({"seed": seed, "power": power, **compare(seed, draw.with_labels(NUM_LABELS), power)})
             print(rows[-1], flush=True)
     write_results(files, {"draws": rows}, table_over_draws(rows))
 

@@ -57,10 +57,10 @@ def run_student(
     run = folder / "run"
     _fit_and_evaluate(folder, run, seed, [])
     selection = json.loads((run / "selection.json").read_text(encoding="utf-8"))
-    alone = selection["no_teacher"]["wide_scale"]
+    alone = selection["no_teacher"]
     no_teacher = [
-        *("--settings.power", "0", "--settings.concentration", "1"),
-        *("--settings.center-scale", "inf", "--settings.wide-scale", str(alone)),
+        *("--settings.power", "0", "--settings.concentration", "1", "--settings.center-scale", "inf"),
+        *("--settings.wide-scale", str(alone["wide_scale"]), "--settings.temperature", str(alone["temperature"])),
     ]
     _fit_and_evaluate(folder, folder / "no_teacher", seed, no_teacher)
     return [

@@ -15,8 +15,9 @@ from mtbkd_jax.selection import Budget
 
 @pytest.fixture(scope="module")
 def rows():
-    (draw,) = simulation_draws(DESIGN, [5], 300)
-    # Labels first, so that all 300 of them are kept.
+    (draw,) = simulation_draws(DESIGN, [5])
+    draw = draw.with_labels(300)
+    # Labels first, so that all of them are kept.
     kept = (draw.labels < 0).argsort(kind="stable")[:3000]
     small = dataclasses.replace(
         draw, inputs=draw.inputs[kept], labels=draw.labels[kept], teacher_logits=draw.teacher_logits[kept]

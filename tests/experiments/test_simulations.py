@@ -1,4 +1,4 @@
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,12 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def draw(name):
-    (draw,) = simulation_draws(MODULES[name].DESIGN, [0], 300, share_elsewhere=SHARES[name])
+    return all_labels(name).with_labels(300)
+
+
+@cache
+def all_labels(name):
+    (draw,) = simulation_draws(MODULES[name].DESIGN, [0], share_elsewhere=SHARES[name])
     return draw
 
 
@@ -88,7 +93,7 @@ def test_teachers_know_their_own_domain_and_are_too_sure_elsewhere(name, draw):
 
 
 def test_more_labels_keep_the_data_and_the_teachers(name, draw):
-    (more,) = simulation_draws(MODULES[name].DESIGN, [0], 400, share_elsewhere=SHARES[name])
+    more = all_labels(name).with_labels(400)
     np.testing.assert_array_equal(draw.teacher_logits, more.teacher_logits)
     labelled = draw.labels >= 0
     np.testing.assert_array_equal(draw.labels[labelled], more.labels[labelled])
@@ -123,7 +128,12 @@ def test_teachers_that_fail_stay_as_they_are_when_asked():
     assert params["bias"].max() == 0.0
 
 
-@pytest.mark.parametrize(("num_labels", "share"), [(-1, 0.0), (12_001, 0.0), (10, 1.5)])
-def test_numbers_out_of_range_are_refused(num_labels, share):
-    with pytest.raises(InputError):
-        simulation_draws(design1.DESIGN, [0], num_labels, share_elsewhere=share)
+@pytest.mark.parametrize("num_labels", [-1, 12_001])
+def test_more_labels_than_there_are_are_refused(num_labels):
+    with pytest.raises(InputError, match="num_labels"):
+        all_labels("simulation 1").with_labels(num_labels)
+
+
+def test_a_share_of_more_than_all_is_refused():
+    with pytest.raises(InputError, match="share_elsewhere"):
+        simulation_draws(design1.DESIGN, [0], share_elsewhere=1.5)
