@@ -17,9 +17,10 @@ import tyro
 
 # Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit.
 # JAX takes this before its first array, and some of its libraries make one when they are imported.
-# A program that has used JAX before it imports this module keeps its devices.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+# A program that has used JAX before it imports this module keeps its devices, and a user who has set them, theirs.
+if "JAX_NUM_CPU_DEVICES" not in os.environ:
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.errors import InputError, MTBKDError
@@ -40,6 +41,8 @@ class Study:
     """The result depends on it and on the other options alone."""
     resume: bool = False
     """Go on with the run in ``out`` if it was not finished, to the bit; where there is none, begin it."""
+    checkpoint_seconds: float = 30.0
+    """Least time from one checkpoint of the chains to the next."""
 
     def __call__(self) -> None:
         """Run the study."""
@@ -77,6 +80,8 @@ class Fit:
     """The result depends on it and on the other options alone."""
     resume: bool = False
     """Go on with the run in ``out`` if it was not finished, to the bit; where there is none, begin it."""
+    checkpoint_seconds: float = 30.0
+    """Least time from one checkpoint of the chains to the next."""
 
     def __call__(self) -> None:
         """Run the distillation."""

@@ -92,7 +92,7 @@ def fit(config: "Fit") -> None:
             config=config.distillation,
             store=LearnedFiles(path / "learned"),
         )
-        posterior = _sample(sample_key, path, student, lessons, choice, config.distillation)
+        posterior = _sample(sample_key, path, student, lessons, choice, config.distillation, config.checkpoint_seconds)
         result = Distillation(student, lessons, order, choice, posterior)
         diagnostics = finish_run(
             path,
@@ -194,7 +194,7 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
         config=distillation_config,
         store=LearnedFiles(path / "learned"),
     )
-    posterior = _sample(keys[1], path, student, lessons, choice, distillation_config)
+    posterior = _sample(keys[1], path, student, lessons, choice, distillation_config, config.checkpoint_seconds)
     with progress_bar("sampling without teachers") as progress:
         plain = sample_posterior(
             keys[2], student, lessons, choice.no_teacher, config=distillation_config, progress=progress
@@ -250,12 +250,21 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
 
 
 def _sample(
-    key: Key, path: Path, student: Student, lessons: Lessons, choice: Choice, config: DistillationConfig
+    key: Key,
+    path: Path,
+    student: Student,
+    lessons: Lessons,
+    choice: Choice,
+    config: DistillationConfig,
+    checkpoint_seconds: float,
 ) -> SampledPosterior:
     """Sample the posterior of the settings chosen; the draws are on the disk, and so is where the chains stand."""
     sampling = config.sampling
     sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
-    with checkpoints_of_run(path) as checkpoints, progress_bar("sampling") as progress:
+    with (
+        checkpoints_of_run(path, seconds_between=checkpoint_seconds) as checkpoints,
+        progress_bar("sampling") as progress,
+    ):
         return sample_posterior(
             key,
             student,

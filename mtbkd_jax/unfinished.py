@@ -36,6 +36,7 @@ from mtbkd_jax.students import Student
 from mtbkd_jax.tree import named_leaves
 
 LOCK, CONFIG, CHECKPOINTS = ".lock", "config.json", "checkpoints"
+_OF_NO_CONSEQUENCE = ("resume", "checkpoint_seconds")
 _LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 1}
 
 
@@ -45,7 +46,7 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
 
     Args:
       path: the directory.
-      config: a dataclass: what was asked for. Its ``resume`` is left out.
+      config: a dataclass: what was asked for. What the result does not depend on is left out.
       digests: SHA-256 of each input file.
       resume: whether to go on with what is there; where nothing is, the run is begun.
 
@@ -58,7 +59,8 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
     """
     path = Path(path)
     asked_for = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    asked_for = {name: value for name, value in asked_for.items() if name != "resume"} | {"input_sha256": dict(digests)}
+    asked_for = {name: value for name, value in asked_for.items() if name not in _OF_NO_CONSEQUENCE}
+    asked_for |= {"input_sha256": dict(digests)}
     left_by_a_kill = {path / LOCK, path / (CONFIG + ".part")}
     if not ((path / CONFIG).exists() or (path.is_dir() and set(path.iterdir()) <= left_by_a_kill)):
         storage.new_directory(path)
@@ -214,9 +216,9 @@ def draws_of_run(path: Path, student: Student, *, num_chains: int, num_draws: in
 
 
 @contextmanager
-def checkpoints_of_run(path: Path) -> Iterator[ChainCheckpoints]:
+def checkpoints_of_run(path: Path, *, seconds_between: float) -> Iterator[ChainCheckpoints]:
     """The checkpoints of a run; a SIGTERM, as batch systems send it before they kill, asks for one more and the end."""
-    with ChainCheckpoints(path / CHECKPOINTS) as checkpoints:
+    with ChainCheckpoints(path / CHECKPOINTS, seconds_between=seconds_between) as checkpoints:
         previous = signal.signal(signal.SIGTERM, lambda *_: checkpoints.stop())
         try:
             yield checkpoints
