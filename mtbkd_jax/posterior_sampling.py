@@ -148,12 +148,17 @@ def sample_posterior(
     likelihood = distillation_likelihood(student, settings, softening=config.softening)
     minibatch = minibatch_for(examples.labels, sampling.batch_size)
 
-    def climb(key: Key, starts: Params, components: Component) -> tuple[Params, Float[Array, " chains"]]:
+    num_climbs = max(sampling.num_chains, components.scale.shape[0])
+
+    def climb(key: Key, starts: Params, own: Component) -> tuple[Params, Float[Array, " chains"]]:
+        # As many climbs for the components as for the chains, some of them twice: one compiled program serves both.
+        count = own.scale.shape[0]
+        rows = np.arange(num_climbs) % count
         curvature_key, climb_key = jax.random.split(key)
-        count = components.scale.shape[0]
-        mesh = chain_mesh(count)
-        return _climb_all(
-            copy_to_chains((starts, jax.random.split(climb_key, count), components), mesh),
+        keys = jax.random.split(climb_key, count)
+        mesh = chain_mesh(num_climbs)
+        found = _climb_all(
+            copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows)), mesh),
             copy_to_all((lessons, settings, curvature_key), mesh),
             student=student,
             softening=config.softening,
@@ -161,6 +166,7 @@ def sample_posterior(
             num_steps=sampling.num_mode_steps,
             mesh=mesh,
         )
+        return tree_rows(found, np.arange(count))
 
     if np.isfinite(settings.center_scale):
         modes, _ = climb(look_key, _starts_of_components(lessons), components)
@@ -320,7 +326,8 @@ def chain_starts(key: Key, student: Student, lessons: Lessons, settings: Posteri
     are.
     """
     init_key, noise_key = jax.random.split(key)
-    random = jax.lax.map(student.init, jax.random.split(init_key, num_chains))
+    each = [student.init(key) for key in jax.random.split(init_key, num_chains)]
+    random = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     if not settings.uses_teachers:
         return random
     at_centers = tree_rows(lessons.centers.params, _center_of_chain(lessons, num_chains))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from mtbkd_jax import storage
 from mtbkd_jax.data import Standardizer
@@ -371,11 +372,16 @@ def all_metrics(
     weights = None if draw_weights is None else jnp.asarray(draw_weights)
     probs = np.asarray(predictive_mean(draws, weights))
     metrics = classification_metrics(probs, labels, np.asarray(predictive_entropy(draws, weights)))
+    covered = _coverage_at_all_levels(draws, jnp.asarray(labels), weights)
     metrics |= {
-        f"coverage_{round(100 * level)}": float(coverage(draws, jnp.asarray(labels), weights, level=level))
-        for level in COVERAGE_LEVELS
+        f"coverage_{round(100 * level)}": float(share) for level, share in zip(COVERAGE_LEVELS, covered, strict=True)
     }
     return {name: storage.finite_or_none(value) for name, value in metrics.items()}
+
+
+@jax.jit
+def _coverage_at_all_levels(draws: Array, labels: Array, weights: Array | None) -> list[Array]:
+    return [coverage(draws, labels, weights, level=level) for level in COVERAGE_LEVELS]
 
 
 def write_evaluation(path: Path, run: Run, inputs: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 Each seed draws other teachers, another split of scikit-learn's digits and other labels, and is one ``mtbkd run
 digits``. Writes ``results.json`` (the table of every run, and what it chose) and ``table.md`` (mean ± standard
 deviation over seeds) to the folder of this file or to ``--out``, and replaces such files only where ``--overwrite`` is
-given. The runs themselves stay in ``--runs``.
+given. The runs themselves stay in ``--runs``; those that are finished there are not run again.
 """
 
 import json
@@ -25,7 +25,7 @@ def main() -> None:
     seeds, runs = range(options.seeds), []
     for seed in seeds:
         run = options.runs / f"seed_{seed}"
-        mtbkd(["run", "digits", "--seed", str(seed), "--out", str(run)])
+        mtbkd(["run", "digits", "--seed", str(seed), "--out", str(run), "--resume"])
         runs.append({"seed": seed, **results_of(run)})
     by_method = [{"method": method} | metrics for run in runs for method, metrics in run["table"].items()]
     rows = rows_of(by_method, tuple(METRICS))
