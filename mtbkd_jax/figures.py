@@ -98,9 +98,11 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
 
 
 def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> None:
-    """Write each figure to ``folder`` as NAME.png."""
+    """Write each figure to a run's ``folder`` as NAME.png; what an interrupted run has left there is replaced."""
     for name, figure in figures.items():
-        save_figure(figure, folder / f"{name}.png")
+        path = folder / f"{name}.png"
+        path.unlink(missing_ok=True)
+        save_figure(figure, path)
 
 
 @_styled

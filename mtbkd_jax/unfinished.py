@@ -36,7 +36,7 @@ from mtbkd_jax.students import Student
 from mtbkd_jax.tree import named_leaves
 
 LOCK, CONFIG, CHECKPOINTS = ".lock", "config.json", "checkpoints"
-_OF_NO_CONSEQUENCE = ("resume", "checkpoint_seconds")
+_OF_NO_CONSEQUENCE = ("out", "resume", "checkpoint_seconds")
 _LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 1}
 
 
@@ -69,11 +69,10 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
             storage.write_json(path / CONFIG, asked_for)
         elif resume:
             check_same(path / CONFIG, storage.read_json(path / CONFIG), asked_for)
-            shutil.rmtree(path / "figures", ignore_errors=True)  # drawn after the draws, and never over another
         else:
             action = "Choose another path, or give --resume to go on with it if it was not finished."
             raise InputError(str(path), "output directory", "a run", "a new or an empty directory", action)
-        (path / "figures").mkdir()
+        (path / "figures").mkdir(exist_ok=True)
         yield path
 
 
@@ -126,6 +125,8 @@ def mark_finished(path: Path) -> None:
 
 
 def _is_locked(path: Path) -> bool:
+    if not (path / LOCK).exists():
+        return False
     try:
         with filelock.FileLock(path / LOCK, timeout=0):
             return False

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtbkd_jax import jobs
 from mtbkd_jax.centers import Centers
 from mtbkd_jax.cli import main
 from mtbkd_jax.distillation import Learned
@@ -19,7 +20,7 @@ from mtbkd_jax.errors import CorruptDataError, InputError
 from mtbkd_jax.selection import Choice, ScoredCandidate
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import mlp
-from mtbkd_jax.unfinished import LearnedFiles, standing_of, unfinished_run
+from mtbkd_jax.unfinished import LOCK, LearnedFiles, standing_of, unfinished_run
 
 OPTIONS = [
     *("--student.hidden", "4"),
@@ -99,8 +100,23 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(files, uninterrupted, how, ca
     for resumed, whole in zip(draws_of(run), uninterrupted, strict=True):
         np.testing.assert_array_equal(resumed, whole)
     assert standing_of(run).is_finished
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != LOCK}
     main(fit_arguments(files, run, "--resume"))
     assert "nothing is left to do" in " ".join(capsys.readouterr().out.split())
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_that_was_stopped_while_it_drew_its_figures_is_finished(files, uninterrupted, monkeypatch):
+    run = files / "figures"
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "mark_finished", lambda path: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            main(fit_arguments(files, run))
+    assert not standing_of(run).is_finished
+    main(fit_arguments(files, run, "--resume"))
+    assert standing_of(run).is_finished
+    for resumed, whole in zip(draws_of(run), uninterrupted, strict=True):
+        np.testing.assert_array_equal(resumed, whole)
 
 
 @dataclass(frozen=True)
