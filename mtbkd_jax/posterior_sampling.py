@@ -148,10 +148,12 @@ def sample_posterior(
     likelihood = distillation_likelihood(student, settings, softening=config.softening)
     minibatch = minibatch_for(examples.labels, sampling.batch_size)
 
-    num_climbs = max(sampling.num_chains, components.scale.shape[0])
+    num_devices = jax.local_device_count()
+    num_climbs = -(-max(sampling.num_chains, components.scale.shape[0]) // num_devices) * num_devices
 
     def climb(key: Key, starts: Params, own: Component) -> tuple[Params, Float[Array, " chains"]]:
-        # As many climbs for the components as for the chains, some of them twice: one compiled program serves both.
+        # As many climbs for the components as for the chains, and for every device, some of them twice: one compiled
+        # program serves both.
         count = own.scale.shape[0]
         rows = np.arange(num_climbs) % count
         curvature_key, climb_key = jax.random.split(key)
