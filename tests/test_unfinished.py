@@ -108,8 +108,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(files, uninterrupted, how, ca
 
 def test_a_run_that_was_stopped_while_it_drew_its_figures_is_finished(files, uninterrupted, monkeypatch):
     run = files / "figures"
+
+    def end(path):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "mark_finished", lambda path: signal.raise_signal(signal.SIGINT))
+        patch.setattr(jobs, "mark_finished", end)
         with pytest.raises(KeyboardInterrupt):
             main(fit_arguments(files, run))
     assert not standing_of(run).is_finished
