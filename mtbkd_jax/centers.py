@@ -1,4 +1,4 @@
-"""Centers of the weight-space prior: the student's parameters, distilled from each teacher alone and from their pool.
+"""Centers of the weight-space prior: the student's parameters, distilled from each teacher and from their pool.
 
 Center k maximises Σ_i Σ_c t_ic^k log q_ic(θ) + log Normal(θ; 0, s²) with the targets
 

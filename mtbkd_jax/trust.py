@@ -184,14 +184,12 @@ def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float
     Inputs are flattened and standardised; the kernel's length scale is half the median distance between examples, so
     that a straight line on which one teacher hands over to another costs a few features and not all of them.
     """
-    flat = jnp.reshape(inputs, (inputs.shape[0], -1))
-    spread = flat.std(0, keepdims=True)
-    standard = (flat - flat.mean(0, keepdims=True)) / jnp.where(spread > 0, spread, 1.0)
+    standard = _standardised(inputs)
     pair_key, weight_key, phase_key = jax.random.split(key, 3)
-    pairs = jax.random.randint(pair_key, (2, 1000), 0, flat.shape[0])
+    pairs = jax.random.randint(pair_key, (2, 1000), 0, standard.shape[0])
     distances = jnp.linalg.norm(standard[pairs[0]] - standard[pairs[1]], axis=-1)
     length_scale = 0.5 * jnp.median(distances)
-    frequencies = jax.random.normal(weight_key, (flat.shape[1], num_features)) / jnp.where(
+    frequencies = jax.random.normal(weight_key, (standard.shape[1], num_features)) / jnp.where(
         length_scale > 0, length_scale, 1.0
     )
     phases = jax.random.uniform(phase_key, (num_features,), maxval=2 * jnp.pi)
@@ -207,13 +205,18 @@ def speech_features(
     Where there are more of them than ``num_features``, that many random projections stand for them, which keep the
     distances (Johnson and Lindenstrauss, 1984).
     """
-    flat = jnp.log(jnp.maximum(teacher_probs, SMALLEST_PROBABILITY)).reshape(teacher_probs.shape[0], -1)
-    spread = flat.std(0, keepdims=True)
-    standard = (flat - flat.mean(0, keepdims=True)) / jnp.where(spread > 0, spread, 1.0)
-    width = flat.shape[1]
+    standard = _standardised(jnp.log(jnp.maximum(teacher_probs, SMALLEST_PROBABILITY)))
+    width = standard.shape[1]
     if width > num_features:
         return standard @ jax.random.normal(key, (width, num_features)) / jnp.sqrt(width)
     return standard * jnp.sqrt(num_features / width)
+
+
+def _standardised(values: Float[Array, "examples ..."]) -> Float[Array, "examples columns"]:
+    """Flattened to columns of mean zero and standard deviation one; a column that is constant becomes zero."""
+    flat = values.reshape(values.shape[0], -1)
+    spread = flat.std(0, keepdims=True)
+    return (flat - flat.mean(0, keepdims=True)) / jnp.where(spread > 0, spread, 1.0)
 
 
 def _log_scores(teacher_probs: Array, labels: Array) -> Array:

@@ -28,9 +28,9 @@ OPTIONS = [
     *("--settings.center-scale", "inf", "--settings.wide-scale", "1", "--settings.temperature", "1"),
     *("--sampling.num-mode-steps", "50", "--sampling.num-burn-in", "50"),
     *("--sampling.num-draws", "600", "--sampling.num-chains", "2"),
+    # Long enough for a run to be found in the middle of its draws.
+    *("--sampling.thinning", "200"),
 ]
-THINNING = "200"
-"""Long enough for a run to be found in the middle of its draws."""
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,9 @@ def files(tmp_path_factory):
     return folder
 
 
-def fit_arguments(files, out, *options, thinning=THINNING):
+def fit_arguments(files, out, *options):
     teachers = ["--teachers", f"one={files / 'teacher.npz'}"]
-    length = ["--sampling.thinning", thinning]
-    return ["fit", "--data", str(files / "data.npz"), *teachers, "--out", str(out), *OPTIONS, *length, *options]
+    return ["fit", "--data", str(files / "data.npz"), *teachers, "--out", str(out), *OPTIONS, *options]
 
 
 @pytest.fixture(scope="module")
