@@ -10,10 +10,12 @@ Bayesian hierarchical stacking (Yao, Pirš, Vehtari and Gelman, 2022), with a fl
 Entropy weights reward confident ignorance; these weights are earned on labels. φ is where the example lies: random
 Fourier features of the input. ψ is what all the teachers say of it, their log probabilities: an expert in fours is to
 be believed when the others see a four too, and a hundred labels teach that sooner than where in the space of images the
-fours are. The slopes' scales s and t are chosen by the log score on labels that the fit has not seen; zero is among the
-candidates of both, and two zeros are one weight a teacher for all inputs. The weight of a labelled example comes from a
-fit without its label (cross-fitting). Labels on which the teachers were trained flatter the teachers: use held-out
-labels where there are any.
+fours are. The slopes' scales s and t run over a grid; zero is among the candidates of both, and two zeros are one
+weight a teacher for all inputs. The weights are averaged over the grid, each fit counting by the likelihood of the
+labels that it has not seen (pseudo Bayesian model averaging; Yao, Vehtari, Simpson and Gelman, 2018): where labels are
+few, several fits explain them alike, and the best of them is not the one that is right elsewhere. The weight of a
+labelled example comes from fits without its label (cross-fitting), which has a say only in what each fit counts. Labels
+on which the teachers were trained flatter the teachers: use held-out labels where there are any.
 """
 
 from functools import partial
@@ -98,8 +100,8 @@ class TrustFit(NamedTuple):
     """A fitted trust model.
 
     Attributes:
-      log_weights: ``[examples, components]``, cross-fitted where there is a label.
-      slope_scales: s and t as they were chosen, for each feature.
+      log_weights: ``[examples, components]``, averaged over the scales, cross-fitted where there is a label.
+      slope_scales: s and t of the highest held-out score, for each feature.
       held_out_scores: mean log score on held-out labels for every s (rows) and t (columns), nats.
       features: φ and ψ of all examples, ``[examples, features]``.
       data: what the model saw of the labelled examples.
@@ -154,22 +156,19 @@ def fit_trust(
     masks = np.stack([is_row & (fold_of_row != fold) for fold in range(num_folds)] + [is_row]).astype(np.float32)
 
     params, held_out = _fit_all(fit_key, features[rows], log_scores, jnp.asarray(masks), jnp.asarray(candidates))
-    scores = np.asarray(held_out)
-    best = int(scores.argmax())
-    chosen = jax.tree.map(lambda leaf: leaf[best], params)
-    scales = jnp.asarray(candidates[best])
-    by_fold = jax.vmap(trust_log_weights, in_axes=(0, None, None))(chosen, features, scales)
     fit_of_example = np.full(labels.shape[0], num_folds)
     fit_of_example[labelled] = folds
-    log_weights = by_fold[fit_of_example, np.arange(labels.shape[0])]
+    log_weights = average_log_weights(params, features, jnp.asarray(candidates), held_out, jnp.asarray(fit_of_example))
+    scores = np.asarray(held_out) / labelled.size
     data = TrustData(features[rows], log_scores, jnp.asarray(masks[-1]))
+    scales = jnp.asarray(candidates[scores.argmax()])
     return TrustFit(log_weights, scales, scores.reshape(len(SLOPE_SCALES), -1), features, data)
 
 
 def sample_trust(
     key: Key, fit: TrustFit, *, num_draws: int = 500, num_warmup: int = 500
 ) -> Float[Array, "draws examples components"]:
-    """Draw the weights from their posterior by NumPyro's NUTS, given the scales chosen: how sure is trust itself?"""
+    """Draw the weights from their posterior by NumPyro's NUTS, given the best scales: how sure is trust itself?"""
     kernel = NUTS(trust_model)
     mcmc = MCMC(kernel, num_warmup=num_warmup, num_samples=num_draws, progress_bar=False)
     mcmc.run(key, fit.data, fit.slope_scales)
@@ -227,7 +226,7 @@ def _log_scores(teacher_probs: Array, labels: Array) -> Array:
 
 @jax.jit
 def _fit_all(key: Key, features: Array, log_scores: Array, masks: Array, candidates: Array):
-    """Modes for every candidate and mask, ``[candidates, masks, ...]``, and each candidate's held-out log score."""
+    """Modes for every candidate and mask, ``[candidates, masks, ...]``; each candidate's held-out log likelihood."""
 
     def fit(scales, mask):
         data = TrustData(features, log_scores, mask)
@@ -253,4 +252,32 @@ def _fit_all(key: Key, features: Array, log_scores: Array, masks: Array, candida
     held_out = jax.vmap(lambda scales, fits: jax.vmap(lambda p, m: score(scales, p, m))(fits, masks).sum())(
         candidates, params
     )
-    return params, held_out / masks[-1].sum()
+    return params, held_out
+
+
+@jax.jit
+def average_log_weights(
+    params,
+    features: Float[Array, "examples features"],
+    candidates: Float[Array, "candidates features"],
+    held_out: Float[Array, " candidates"],
+    fit_of_example: Int[Array, " examples"],
+) -> Float[Array, "examples components"]:
+    """log Σ_k q_k w_i^g(k), where candidate k counts by q_k ∝ exp(its likelihood of held-out labels).
+
+    Args:
+      params: of every candidate and fit, ``[candidates, fits, ...]``.
+      features: φ and ψ.
+      candidates: scales of the slopes.
+      held_out: log likelihood of the held-out labels, nats.
+      fit_of_example: which of the fits an example's weights are taken from.
+    """
+
+    def of_candidate(candidate):
+        fits, scales = candidate
+        by_fit = jax.vmap(trust_log_weights, in_axes=(0, None, None))(fits, features, scales)
+        return by_fit[fit_of_example, jnp.arange(features.shape[0])]
+
+    # One candidate after the other: all fits of all candidates at once need sixteen times the memory.
+    by_candidate = jax.lax.map(of_candidate, (params, candidates))
+    return jax.nn.logsumexp(by_candidate + jax.nn.log_softmax(held_out)[:, None, None], axis=0)
