@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mtbkd_jax.noise import noise_key
 from mtbkd_jax.types import Batch, Key
 
 DrawBatch = Callable[[Key, Any], Batch]
@@ -49,9 +50,9 @@ def with_own(data: Any, own: Any) -> Any:
 
 
 def keys_of_step(chain_key: Key, step: Any) -> tuple[Key, Key]:
-    """Keys for the batch and for the sampler: they depend on the chain and the step, and on nothing else."""
+    """Keys for the batch and for the sampler's noise: they depend on the chain and the step, and on nothing else."""
     batch_key, sampler_key = jax.random.split(jax.random.fold_in(chain_key, step))
-    return batch_key, sampler_key
+    return batch_key, noise_key(sampler_key)
 
 
 def copy_to_chains(tree: Any, mesh: Mesh) -> Any:
