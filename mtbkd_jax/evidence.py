@@ -33,6 +33,9 @@ from mtbkd_jax.types import Batch, Key, MinibatchLogDensity, Params, Scalar
 Method = Literal["alone", "laplace", "bridge", "tempering"]
 """How evidence was estimated; a component that is alone needs no estimate."""
 
+Curvature = Callable[[Params, Batch], Callable[[Params], Params]]
+"""``(params, data) -> product``; ``product(direction)`` is a matrix times a direction in parameter space."""
+
 ENOUGH_OVERLAP = 0.03
 """The least overlap at which a bridge is trusted: the share of draws that neighbours must have in common by Klimovich,
 Shirts and Mobley (2015)."""
@@ -97,7 +100,8 @@ class Laplace(NamedTuple):
 
     Attributes:
       log_evidence: log Z_k, nats.
-      standard_error: of the random part, the log determinant, nats.
+      standard_error: of the log determinant, from the spread of the probes and from what the last quarter of the
+        Lanczos steps changed, nats.
       is_damped: whether the posterior curved upwards somewhere, so that its curvature there was raised.
     """
 
@@ -114,14 +118,15 @@ def laplace_evidence(
     center: Params,
     scale: Float[Array, ""] | float,
     *,
+    curvature: Curvature | None = None,
     num_probes: int = 16,
     num_lanczos_steps: int = 30,
 ) -> Laplace:
-    """log Z ≈ log L(θ*) − |z*|² / 2 − ½ log det(I − s² ∇² log L(θ*)),    z* = (θ* − center) / s.
+    """log Z ≈ log L(θ*) − |z*|² / 2 − ½ log det(I + s² H),    H = −∇² log L(θ*),    z* = (θ* − center) / s.
 
     In units of the component's scale the prior's normaliser and the Gaussian integral cancel. The log determinant is
-    that of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017): products with the Hessian only,
-    so that any number of parameters will do. Can be traced.
+    that of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017): products with H only, so that any number of
+    parameters will do. Can be traced.
 
     Args:
       key: of the probes; the same one for all components makes their differences less noisy.
@@ -130,29 +135,46 @@ def laplace_evidence(
       mode: θ*, of the component's posterior.
       center: of the component.
       scale: s, of the component.
+      curvature: ``(params, data) -> product``, where ``product(direction)`` is H times a direction, or a matrix that
+        stands for H times it, such as ``posterior.linearised_curvature``; None takes the Hessian itself.
       num_probes: random sign vectors.
-      num_lanczos_steps: products with the Hessian for each; no more than there are parameters.
+      num_lanczos_steps: products with H for each; no more than there are parameters.
     """
     flat_mode, unravel = ravel_pytree(mode)
     standardized = (flat_mode - ravel_pytree(center)[0]) / scale
     num_steps = min(num_lanczos_steps, flat_mode.size)
-    gradient = jax.grad(lambda flat: log_likelihood(unravel(flat), data))
+    product = (curvature or partial(_hessian, log_likelihood))(mode, data)
 
-    def curvature_times(direction: Array) -> Array:
-        return direction - scale**2 * jax.jvp(gradient, (flat_mode,), (direction,))[1]
+    def precision_times(direction: Array) -> Array:
+        return direction + scale**2 * ravel_pytree(product(unravel(direction)))[0]
 
-    def quadrature(probe: Array) -> tuple[Scalar, Scalar]:
-        eigenvalues, vectors = jnp.linalg.eigh(_lanczos(curvature_times, probe, num_steps))
+    def log_determinant(tridiagonal: Array) -> tuple[Scalar, Scalar]:
+        eigenvalues, vectors = jnp.linalg.eigh(tridiagonal)
         log_eigenvalues = jnp.log(jnp.maximum(eigenvalues, _LEAST_CURVATURE))
         weights = jnp.square(vectors[0])
         smallest = jnp.min(jnp.where(weights > jnp.finfo(weights.dtype).eps, eigenvalues, jnp.inf))
         return flat_mode.size * jnp.vdot(weights, log_eigenvalues), smallest
 
+    def quadrature(probe: Array) -> tuple[Scalar, Scalar, Scalar]:
+        tridiagonal = _lanczos(precision_times, probe, num_steps)
+        value, smallest = log_determinant(tridiagonal)
+        if num_steps == flat_mode.size:
+            return value, jnp.zeros_like(value), smallest
+        fewer = max(1, 3 * num_steps // 4)
+        return value, value - log_determinant(tridiagonal[:fewer, :fewer])[0], smallest
+
     probes = jax.random.rademacher(key, (num_probes, flat_mode.size), flat_mode.dtype)
-    log_determinants, smallest = jax.lax.map(quadrature, probes)
-    standard_error = 0.5 * jnp.std(log_determinants, ddof=1) / num_probes**0.5
+    log_determinants, changes, smallest = jax.lax.map(quadrature, probes)
+    by_probes = jnp.std(log_determinants, ddof=1) / num_probes**0.5
+    standard_error = 0.5 * jnp.hypot(by_probes, changes.mean())
     value = log_likelihood(mode, data) - 0.5 * jnp.vdot(standardized, standardized) - 0.5 * log_determinants.mean()
     return Laplace(value, standard_error, smallest.min() < _LEAST_CURVATURE)
+
+
+def _hessian(log_likelihood: MinibatchLogDensity, params: Params, data: Batch) -> Callable[[Params], Params]:
+    """``direction -> −∇² log L · direction``."""
+    gradient = jax.grad(lambda params: -log_likelihood(params, data))
+    return lambda direction: jax.jvp(gradient, (params,), (direction,))[1]
 
 
 def _lanczos(times: Callable[[Array], Array], start: Array, num_steps: int) -> Float[Array, "steps steps"]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from mtbkd_jax.chains import DrawBatch
 from mtbkd_jax.examples import Examples, WeightedExamples
 from mtbkd_jax.students import Student
+from mtbkd_jax.tree import tree_scale
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
 
 PerExampleTerm = Callable[[Array, Examples], Array]
@@ -61,6 +62,42 @@ def log_posterior(
         return sum_over_batch(params, batch) + sum(term(params) for term in per_parameters)
 
     return log_density
+
+
+def linearised_curvature(
+    student: Student, *, per_example: Sequence[PerExampleTerm]
+) -> Callable[[Params, WeightedExamples], Callable[[Params], Params]]:
+    """The curvature of the per-example terms for a network that is linear around the parameters.
+
+        −Jᵀ [∂² Σ_i weight_i term_i / ∂logits²] J,        J = ∂logits / ∂θ
+
+    This is the generalised Gauss-Newton matrix (Martens, 2020): where the terms are concave in the logits, as a
+    likelihood is, it is never negative, while the Hessian of a network bends in directions that are no feature of its
+    posterior wherever the search for the mode has not quite ended.
+
+    Args:
+      student: gives the logits.
+      per_example: terms ``(logits, examples) -> [examples]``.
+
+    Returns:
+      ``(params, batch) -> product``, where ``product(direction)`` is the matrix times a direction; both have the
+      structure of the parameters.
+    """
+
+    def at(params: Params, batch: WeightedExamples) -> Callable[[Params], Params]:
+        logits, push = jax.linearize(lambda params: student.apply(params, batch.examples.inputs), params)
+        pull = jax.linear_transpose(push, params)
+        slope = jax.grad(
+            lambda logits: jnp.sum(batch.weights * sum(term(logits, batch.examples) for term in per_example))
+        )
+
+        def product(direction: Params) -> Params:
+            bend = jax.jvp(slope, (logits,), (push(direction),))[1]
+            return tree_scale(-1.0, pull(bend)[0])
+
+        return product
+
+    return at
 
 
 class Mode(NamedTuple):

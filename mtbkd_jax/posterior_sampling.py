@@ -37,6 +37,7 @@ from mtbkd_jax.evidence import (
     NUM_BLOCKS,
     NUM_POPULATIONS,
     ComponentWeights,
+    Curvature,
     Evidence,
     bridge_evidence,
     component_weights,
@@ -56,6 +57,7 @@ from mtbkd_jax.settings import (
     ComponentBatch,
     PosteriorSettings,
     component_posterior,
+    distillation_curvature,
     distillation_likelihood,
     mixture_of,
     prior_components,
@@ -172,7 +174,8 @@ def sample_posterior(
 
     if np.isfinite(settings.center_scale):
         modes, _ = climb(look_key, _starts_of_components(lessons), components)
-        evidence, is_damped = _evidence_by_laplace(look_key, likelihood, examples, modes, components)
+        curvature = distillation_curvature(student, settings, softening=config.softening)
+        evidence, is_damped = _evidence_by_laplace(look_key, likelihood, curvature, examples, modes, components)
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
     else:
         first_look, is_damped = ComponentWeights(np.ones(1), np.zeros(1), "alone"), np.zeros(1, bool)
@@ -406,7 +409,12 @@ def _climb_all(
 
 
 def _evidence_by_laplace(
-    key: Key, likelihood: MinibatchLogDensity, examples: Examples, modes: Params, components: Component
+    key: Key,
+    likelihood: MinibatchLogDensity,
+    curvature: Curvature,
+    examples: Examples,
+    modes: Params,
+    components: Component,
 ) -> tuple[Evidence, Bool[np.ndarray, " components"]]:
     """The first look, and whose curvature was damped.
 
@@ -415,7 +423,8 @@ def _evidence_by_laplace(
 
     def look(chain, examples):
         mode, component = chain
-        return laplace_evidence(key, likelihood, full_batch(key, examples), mode, component.center, component.scale)
+        batch = full_batch(key, examples)
+        return laplace_evidence(key, likelihood, batch, mode, component.center, component.scale, curvature=curvature)
 
     mesh = chain_mesh(components.scale.shape[0])
     found = jax.jit(over_chains(look, mesh))(copy_to_chains((modes, components), mesh), copy_to_all(examples, mesh))

@@ -1,5 +1,6 @@
 """Settings of the posterior, and the log density that they make."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from mtbkd_jax.centers import Centers
 from mtbkd_jax.examples import WeightedExamples
 from mtbkd_jax.function_prior import teacher_informed_prior
 from mtbkd_jax.likelihood import categorical_log_likelihood
-from mtbkd_jax.posterior import PerExampleTerm, log_posterior
+from mtbkd_jax.posterior import PerExampleTerm, linearised_curvature, log_posterior
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_add_scaled
 from mtbkd_jax.types import MinibatchLogDensity, Params, Scalar
@@ -133,6 +134,13 @@ def distillation_likelihood(
 ) -> MinibatchLogDensity:
     """Likelihood and function-space prior: all of the posterior but the weight-space prior."""
     return log_posterior(student, per_example=_per_example(settings, softening))
+
+
+def distillation_curvature(
+    student: Student, settings: PosteriorSettings, *, softening: float = 1.0
+) -> Callable[[Params, WeightedExamples], Callable[[Params], Params]]:
+    """``linearised_curvature`` of the same terms as ``distillation_likelihood``."""
+    return linearised_curvature(student, per_example=_per_example(settings, softening))
 
 
 def component_posterior(

@@ -113,6 +113,41 @@ def test_laplace_says_where_the_density_curves_upwards():
     assert jnp.isfinite(estimate.log_evidence)
 
 
+def test_the_error_says_where_the_lanczos_steps_were_too_few():
+    """Curvatures from 1 to 10⁵: thirty products cannot resolve them, and the error has to say so."""
+    curvatures = jnp.logspace(0, 5, 400)
+
+    def log_likelihood(params, data):
+        del data
+        return -0.5 * jnp.sum(curvatures * jnp.square(params))
+
+    exact = -0.5 * np.log1p(np.asarray(curvatures, np.float64)).sum()
+    zero = jnp.zeros(400)
+    few, many = (
+        laplace_evidence(jax.random.key(0), log_likelihood, None, zero, zero, 1.0, num_lanczos_steps=steps)
+        for steps in (30, 150)
+    )
+    assert abs(few.log_evidence - exact) > 10.0
+    for estimate in (few, many):
+        assert abs(estimate.log_evidence - exact) < 3 * estimate.standard_error
+    assert many.standard_error < 0.2 * few.standard_error
+
+
+def test_a_curvature_that_is_given_stands_for_the_hessian():
+    def log_likelihood(params, data):
+        del data
+        return -0.5 * jnp.sum(jnp.square(params))
+
+    def curvature(params, data):
+        del params, data
+        return lambda direction: 3.0 * direction
+
+    estimate = laplace_evidence(
+        jax.random.key(0), log_likelihood, None, jnp.zeros(4), jnp.zeros(4), 1.0, curvature=curvature
+    )
+    assert float(estimate.log_evidence) == pytest.approx(-2 * np.log(4.0), rel=1e-5)
+
+
 def test_bridge_finds_the_evidence_from_correlated_chains():
     problem = linear_gaussian(0.3)
     rounds = []

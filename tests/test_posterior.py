@@ -2,11 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from mtbkd_jax.examples import Examples, full_batch, stratified_minibatch
 from mtbkd_jax.function_prior import dirichlet_components, teacher_informed_prior
 from mtbkd_jax.likelihood import categorical_log_likelihood
-from mtbkd_jax.posterior import find_mode, log_posterior
+from mtbkd_jax.posterior import find_mode, linearised_curvature, log_posterior
 from mtbkd_jax.students import mlp
 from mtbkd_jax.weight_prior import gaussian_prior
 
@@ -80,3 +81,36 @@ def test_the_mode_of_a_gaussian_is_its_mean():
     np.testing.assert_allclose(mode.params["w"], mean, atol=1e-3)
     assert mode.log_density.shape == (1500,)
     assert mode.log_density[-1] > mode.log_density[0]
+
+
+def _matrix(student, terms, params, batch):
+    product = linearised_curvature(student, per_example=terms)(params, batch)
+    flat, unravel = ravel_pytree(params)
+    return np.asarray(jax.vmap(lambda row: ravel_pytree(product(unravel(row)))[0])(jnp.eye(flat.size)))
+
+
+def test_the_linearised_curvature_is_the_hessian_of_a_linear_student(examples):
+    student = mlp(num_features=2, hidden=(), num_classes=NUM_CLASSES)
+    params = student.init(jax.random.key(2))
+    batch = full_batch(jax.random.key(0), examples)
+    flat, unravel = ravel_pytree(params)
+    posterior = log_posterior(student, per_example=TERMS)
+    hessian = jax.hessian(lambda flat: -posterior(unravel(flat), batch))(flat)
+    np.testing.assert_allclose(_matrix(student, TERMS, params, batch), hessian, atol=2e-4)
+
+
+def test_the_linearised_curvature_of_a_likelihood_is_never_negative(examples):
+    params = STUDENT.init(jax.random.key(1))
+    batch = full_batch(jax.random.key(0), examples)
+    terms = (categorical_log_likelihood,)
+    matrix = _matrix(STUDENT, terms, params, batch)
+    flat, unravel = ravel_pytree(params)
+    jacobian = np.asarray(jax.jacobian(lambda flat: STUDENT.apply(unravel(flat), examples.inputs))(flat))[:NUM_LABELLED]
+    probs = np.asarray(jax.nn.softmax(STUDENT.apply(params, examples.inputs)))[:NUM_LABELLED]
+    in_logits = probs[:, :, None] * np.eye(NUM_CLASSES)[None] - probs[:, :, None] * probs[:, None, :]
+    expected = np.einsum("nca,ncd,ndb->ab", jacobian, in_logits, jacobian)
+    np.testing.assert_allclose(matrix, expected, atol=1e-5)
+    assert np.linalg.eigvalsh(matrix.astype(np.float64)).min() > -1e-5
+    log_density = log_posterior(STUDENT, per_example=terms)
+    hessian = jax.hessian(lambda flat: -log_density(unravel(flat), batch))(flat)
+    assert np.linalg.eigvalsh(np.asarray(hessian, np.float64)).min() < -1e-3
