@@ -27,6 +27,7 @@ with contextlib.suppress(RuntimeError):
 
 import numpy as np
 
+from experiments.problems import PROBLEMS, Problem
 from experiments.study import (
     METRICS,
     markdown_table,
@@ -37,7 +38,6 @@ from experiments.study import (
     titled,
     write_results,
 )
-from experiments.wrong_teacher.problems import PROBLEMS, Problem
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.distillation import Distillation, distil
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from experiments.problems import Problem, digits_problem
 from experiments.study import METRICS, rows_of
 from experiments.wrong_teacher.__main__ import ENTROPY, WITH, WITHOUT, accuracy_difference, compare, wrong_teacher
-from experiments.wrong_teacher.problems import Problem, digits_problem
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.selection import GivenSettings
 

@@ -1,4 +1,4 @@
-"""The problems of the study: real data and real teachers, to which a wrong one is added."""
+"""Problems that several studies share: real data, real teachers, and what a student is tested on."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,9 +35,9 @@ class Problem(NamedTuple):
     test_labels: np.ndarray
 
 
-def digits_problem(seed: int) -> Problem:
+def digits_problem(seed: int, num_labels: int = NUM_LABELS) -> Problem:
     """The main job: another split, other teachers and other labels for each seed."""
-    study = digits_study(seed=seed, num_labels=NUM_LABELS)
+    study = digits_study(seed=seed, num_labels=num_labels)
     standardize = Standardizer.fit(study.pool_inputs)
     return Problem(
         inputs=standardize(study.pool_inputs),

@@ -1,0 +1,155 @@
+"""What each part of the method is worth, one change at a time: ``python -m experiments.ablations``.
+
+The main job's digits: 600 images, three expert teachers, a student of 2,410 parameters, 100 labels unless a row says
+otherwise. The reference has both priors at the paper's power of one and its authors' concentration of five, a scale
+around the centers of half the root mean square of the pool's parameters, the wide scale that suits the labels alone,
+learned trust, no softening, and a temperature of one. Every other row changes one of these. Beside them stands the
+library, which chooses all of them but the softening on the labels.
+
+Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--out``, and replaces such files only where
+``--overwrite`` is given.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+# Chains run side by side, one on each device; JAX takes this before its first array.
+with contextlib.suppress(RuntimeError):
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from experiments.problems import Problem, digits_problem
+from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
+from mtbkd_jax.configuration import DistillationConfig
+from mtbkd_jax.distillation import learn
+from mtbkd_jax.lessons import Lessons
+from mtbkd_jax.posterior_sampling import sample_posterior
+from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.runs import all_metrics
+from mtbkd_jax.selection import Choice, GivenSettings
+from mtbkd_jax.settings import PosteriorSettings
+from mtbkd_jax.storage import finite_or_none
+from mtbkd_jax.students import mlp
+from mtbkd_jax.tree import tree_rows
+from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.weighting import WeightingRule, entropy_weighting, uniform_weighting
+
+STUDENT = mlp(num_features=64, hidden=(32,), num_classes=10)
+CENTER_SCALE_RATIO = 0.5
+LABEL_COUNTS = (50, 100, 200, 400)
+INFINITE = float("inf")
+CHANGES: dict[str, dict[str, float]] = {
+    "reference": {},
+    "function space alone": {"center_scale": INFINITE},
+    "weight space alone": {"power": 0.0},
+    "power .5": {"power": 0.5},
+    "power .1": {"power": 0.1},
+    "power .02": {"power": 0.02},
+    "concentration 1": {"concentration": 1.0},
+    "concentration 20": {"concentration": 20.0},
+    "concentration 50": {"concentration": 50.0},
+    "temperature .5": {"temperature": 0.5},
+    "temperature .25": {"temperature": 0.25},
+    "temperature .1": {"temperature": 0.1},
+}
+"""Rows that change a setting of the reference and need nothing to be learned again."""
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Run every seed, and write and print the table."""
+    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and chains")
+    options = parser.parse_args()
+    files = results_files(options)
+    runs = []
+    for seed in options.seeds:
+        for row in run_seed(seed):
+            runs.append(row)
+            print(seed, row["method"], {name: round(row[name], 3) for name in METRICS}, flush=True)
+    rows = rows_of(runs, (*METRICS, "seconds"))
+    write_comparison(files, "ablations", options.seeds, rows, runs)
+
+
+def run_seed(seed: int, config: DistillationConfig = DistillationConfig()) -> Iterator[Row]:
+    """All rows of one seed."""
+    problem = digits_problem(seed)
+    start = time.perf_counter()
+    lessons, choice = taught(problem, seed, config)
+    yield row("chosen on the labels", problem, seed, lessons, choice.settings, config, start)
+    settings = reference(lessons, choice.no_teacher.wide_scale)
+    for name, change in CHANGES.items():
+        yield row(name, problem, seed, lessons, settings._replace(**change), config, time.perf_counter())
+
+    def taught_row(name: str, problem: Problem, config: DistillationConfig, rule: WeightingRule) -> Row:
+        start = time.perf_counter()
+        given = replace(config, settings=GivenSettings(*settings))
+        lessons, _ = taught(problem, seed, given, rule)
+        return row(name, problem, seed, lessons, settings, config, start)
+
+    trust = learned_trust(num_folds=config.num_folds)
+    yield taught_row("softening 2", problem, replace(config, softening=2.0), trust)
+    yield taught_row("uniform weights", problem, config, uniform_weighting())
+    for num_labels in LABEL_COUNTS:
+        relabelled = digits_problem(seed, num_labels)
+        for name, rule in {"learned trust": trust, "entropy weights": entropy_weighting()}.items():
+            yield taught_row(f"{name}, {num_labels} labels", relabelled, config, rule)
+
+
+def taught(
+    problem: Problem, seed: int, config: DistillationConfig, rule: WeightingRule | None = None
+) -> tuple[Lessons, Choice]:
+    """What the teachers teach; None weighs them by the library's default."""
+    lessons, _, choice = learn(
+        jax.random.key(seed),
+        problem.inputs,
+        problem.labels,
+        problem.teacher_logits,
+        STUDENT,
+        weighting=rule,
+        config=config,
+    )
+    return lessons, choice
+
+
+def row(
+    name: str,
+    problem: Problem,
+    seed: int,
+    lessons: Lessons,
+    settings: PosteriorSettings,
+    config: DistillationConfig,
+    start: float,
+) -> Row:
+    """Sample the posterior and score it on the test images; ``seconds`` count from ``start``."""
+    posterior = sample_posterior(jax.random.key(100 + seed), STUDENT, lessons, settings, config=config)
+    log_probs = predictive_log_probs(STUDENT, flatten_chains(posterior.run.positions), problem.test_inputs)
+    metrics = all_metrics(log_probs, problem.test_labels, posterior.draw_weights)
+    return {
+        "method": name,
+        "seed": seed,
+        **{key: metrics[key] for key in METRICS},
+        "seconds": time.perf_counter() - start,
+        "settings": {key: finite_or_none(value) for key, value in settings._asdict().items()},
+    }
+
+
+def reference(lessons: Lessons, wide_scale: float) -> PosteriorSettings:
+    """The settings that every row but the first starts from."""
+    pool = ravel_pytree(tree_rows(lessons.centers.params, 0))[0]
+    center_scale = CENTER_SCALE_RATIO * float(np.sqrt(np.mean(np.square(pool))))
+    return PosteriorSettings(1.0, 5.0, center_scale, wide_scale, 1.0)
+
+
+if __name__ == "__main__":
+    main()
