@@ -22,6 +22,8 @@ METRICS = {
 }
 """The metrics of a run that tables show, and the titles of their columns."""
 
+_OTHER_TITLES = {"auroc_multi": "multi AUROC", "share_r_hat_below_1.05": "R-hat ≤ 1.05"}
+
 _SHORT_NAMES = {"negative_log_likelihood": "nll", "expected_calibration_error": "ece"}
 
 Rows = Mapping[str, Mapping[str, np.ndarray]]
@@ -98,7 +100,7 @@ def rows_of(runs: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[s
 def titled(rows: Rows) -> dict[str, dict[str, np.ndarray]]:
     """The columns by their titles in a table."""
     return {
-        method: {METRICS.get(name, name): values for name, values in metrics.items()}
+        method: {(METRICS | _OTHER_TITLES).get(name, name): values for name, values in metrics.items()}
         for method, metrics in rows.items()
     }
 

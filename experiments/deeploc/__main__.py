@@ -7,9 +7,12 @@ proteins have
 - 50 of them, drawn three times for each fold; what the teachers say of the others is all that is known about them.
 
 Every student's settings are chosen on its labels by the command itself. Beside it stands the same student without
-teachers, at the scale that the same cross-validation found best for it. Writes ``results.json`` (every run) and
-``table.md`` (mean ± standard deviation over runs) to the folder of this file or to ``--out``, and replaces such files
-only where ``--overwrite`` is given. The runs stay in ``--runs``; those that are finished there are not run again.
+teachers, at the settings that the same cross-validation found best for it. ``multi AUROC`` says how well the mean
+deviance tells the proteins of the fold that have one compartment from those that have several.
+
+Writes ``results.json`` (every run) and ``table.md`` (mean ± standard deviation over runs) to the folder of this file or
+to ``--out``, and replaces such files only where ``--overwrite`` is given. The runs stay in ``--runs``; those that are
+finished there are not run again.
 """
 
 import json
@@ -18,14 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.deeploc.data import DEFAULT_DIRECTORY, DeepLoc, folds, label_subset, read_deeploc
-from experiments.study import METRICS, markdown_table, results_files, study_parser, write_results
+from experiments.deeploc.data import DEFAULT_DIRECTORY, DeepLoc, folds, label_subset, read_deeploc, read_multilabel
+from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
 from mtbkd_jax.cli import main as mtbkd
+from mtbkd_jax.data import read_inputs
+from mtbkd_jax.metrics import out_of_distribution_auroc
+from mtbkd_jax.runs import open_run
 
 NUM_LABELS = 50
 NUM_SUBSETS = 3
 MT_BKD, NO_TEACHER = "MT-BKD", "no teacher"
-COLUMNS = METRICS | {"share_r_hat_below_1.05": "R-hat ≤ 1.05"}
+COLUMNS = (*METRICS, "auroc_multi", "share_r_hat_below_1.05")
 
 
 def main() -> None:
@@ -37,22 +43,33 @@ def main() -> None:
     files = results_files(options)
 
     data = read_deeploc(options.data)
+    multilabel, multilabel_partition = read_multilabel(options.data)
     splits = list(folds(data.partition))
     results = []
     for subset in (None, *range(NUM_SUBSETS)):
         for fold, (train, test) in enumerate(splits):
             labels = data.labels[train] if subset is None else label_subset(data.labels[train], NUM_LABELS, seed=subset)
+            count = "all" if subset is None else str(NUM_LABELS)
             name = f"fold_{fold}_" + ("all" if subset is None else f"subset_{subset}")
-            for result in run_student(options.runs / name, data, train, test, labels, seed=fold):
-                results.append({"fold": fold, "subset": subset, **result})
-                print(name, result["student"], {label: round(result[key], 3) for key, label in COLUMNS.items()})
-    write_results(files, {"runs": results}, table_over_runs(results))
+            several = multilabel[multilabel_partition == fold]
+            for result in run_student(options.runs / name, data, train, test, labels, several, seed=fold):
+                method = f"{result['student']}, {count} labels"
+                results.append({"method": method, "fold": fold, "subset": subset, **result})
+                print(name, method, {key: round(result[key], 3) for key in COLUMNS}, flush=True)
+    write_comparison(files, "deeploc", range(len(splits)), rows_of(results, COLUMNS), results)
 
 
 def run_student(
-    folder: Path, data: DeepLoc, train: np.ndarray, test: np.ndarray, labels: np.ndarray, *, seed: int
+    folder: Path,
+    data: DeepLoc,
+    train: np.ndarray,
+    test: np.ndarray,
+    labels: np.ndarray,
+    several: np.ndarray,
+    *,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    """Fit with teachers and without, and score both on the proteins ``test``."""
+    """Fit with teachers and without, and score both on the proteins ``test``, and on those with ``several`` labels."""
     _write_inputs(folder, data, train, test, labels)
     run = folder / "run"
     _fit_and_evaluate(folder, run, seed, [])
@@ -64,21 +81,13 @@ def run_student(
     ]
     _fit_and_evaluate(folder, folder / "no_teacher", seed, no_teacher)
     return [
-        {"student": MT_BKD, **_scores(run), "chosen": selection["chosen"]},
-        {"student": NO_TEACHER, **_scores(folder / "no_teacher"), "chosen": selection["no_teacher"]},
+        {"student": MT_BKD, **_scores(run, folder, several), "chosen": selection["chosen"]},
+        {
+            "student": NO_TEACHER,
+            **_scores(folder / "no_teacher", folder, several),
+            "chosen": selection["no_teacher"],
+        },
     ]
-
-
-def table_over_runs(results: list[dict[str, Any]]) -> str:
-    """A row for each student and number of labels."""
-    rows = {}
-    for student in (MT_BKD, NO_TEACHER):
-        for is_all, labels in ((True, "all labels"), (False, f"{NUM_LABELS} labels")):
-            chosen = [r for r in results if r["student"] == student and (r["subset"] is None) == is_all]
-            rows[f"{student}, {labels}"] = {
-                label: np.array([result[key] for result in chosen], float) for key, label in COLUMNS.items()
-            }
-    return markdown_table(rows)
 
 
 def _write_inputs(folder: Path, data: DeepLoc, train: np.ndarray, test: np.ndarray, labels: np.ndarray) -> None:
@@ -101,9 +110,12 @@ def _fit_and_evaluate(folder: Path, run: Path, seed: int, settings: list[str]) -
     mtbkd(["evaluate", str(run), "--data", str(folder / "test.npz")])
 
 
-def _scores(run: Path) -> dict[str, float]:
+def _scores(run: Path, folder: Path, several: np.ndarray) -> dict[str, float]:
     metrics = json.loads(_metrics_of(run).read_text(encoding="utf-8"))
     diagnostics = json.loads((run / "diagnostics.json").read_text(encoding="utf-8"))
+    opened = open_run(run)
+    one, more = (opened.predict(inputs).mean_deviance for inputs in (read_inputs(folder / "test.npz"), several))
+    metrics["auroc_multi"] = out_of_distribution_auroc(np.asarray(one), np.asarray(more))
     return {key: (metrics | diagnostics)[key] for key in COLUMNS}
 
 

@@ -94,6 +94,24 @@ def read_deeploc(directory: str | Path = DEFAULT_DIRECTORY) -> DeepLoc:
     )
 
 
+def read_multilabel(directory: str | Path = DEFAULT_DIRECTORY) -> tuple[np.ndarray, np.ndarray]:
+    """Proteins with more than one compartment: their inputs ``[M, 256]`` and homology partitions ``[M]``.
+
+    Raises:
+      InputError: if the file or a field is missing.
+    """
+    path = Path(directory) / "multilabel_dev.npz"
+    if not path.is_file():
+        action = "Give the directory that holds train.npz and multilabel_dev.npz."
+        raise InputError(str(directory), path.name, "no such file", "the DeepLoc development data", action)
+    with np.load(path, allow_pickle=False) as archive:
+        for field in ("unirep256", "partition"):
+            if field not in archive.files:
+                action = "Give the DeepLoc development data."
+                raise InputError(str(path), field, "no such array", "an array of that name", action)
+        return archive["unirep256"][:, :NUM_FEATURES].astype(np.float32), archive["partition"].astype(np.int32)
+
+
 def folds(partition: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Row numbers to train on and to test on, one pair for each homology partition in turn."""
     for held_out in np.unique(partition):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.deeploc.data import DEFAULT_DIRECTORY, folds, label_subset, read_deeploc
+from experiments.deeploc.data import DEFAULT_DIRECTORY, folds, label_subset, read_deeploc, read_multilabel
 from mtbkd_jax.errors import InputError
 
 SHARED_DATA = DEFAULT_DIRECTORY.parent
@@ -53,6 +53,20 @@ def test_files_of_other_proteins_are_refused(small_directory, before, after, col
     published.write_text(published.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
     with pytest.raises(InputError, match=column):
         read_deeploc(small_directory)
+
+
+def test_proteins_of_several_compartments_come_with_their_partition(tmp_path):
+    fields = {"unirep256": np.ones((2, 512), np.float64), "partition": np.array([3, 1])}
+    np.savez(tmp_path / "multilabel_dev.npz", **fields)
+    inputs, partition = read_multilabel(tmp_path)
+    assert inputs.shape == (2, 256)
+    assert inputs.dtype == np.float32
+    assert partition.tolist() == [3, 1]
+    np.savez(tmp_path / "multilabel_dev.npz", unirep256=fields["unirep256"])
+    with pytest.raises(InputError, match="partition: found no such array"):
+        read_multilabel(tmp_path)
+    with pytest.raises(InputError, match=r"multilabel_dev\.npz: found no such file"):
+        read_multilabel(tmp_path / "nowhere")
 
 
 def test_a_missing_directory_is_named(tmp_path):
