@@ -1,8 +1,8 @@
 """What chains that settled in different modes should count: ``python -m experiments.chain_weights``.
 
 Simulation 1 with 50 labels among 12,000 inputs with teacher outputs, a student of 27 parameters, and six chains, under
-trust learned on the labels and a function-space prior strong enough to have many modes. The predictions of the six
-chains are averaged in three ways:
+trust learned on the labels and a function-space prior strong enough to have many modes, or settings that the library
+chooses on the labels. The predictions of the six chains are averaged in three ways:
 
 - all chains alike;
 - by the library's weights: stacking, where the chains have not mixed;
@@ -31,36 +31,36 @@ from mtbkd_jax.metrics import negative_log_likelihood
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.selection import GivenSettings
+from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.uncertainty import predictive_mean
 
 NUM_LABELS, NUM_CHAINS = 50, 6
-POWERS = (0.1, 1.0)
-CONCENTRATION, WIDE_SCALE = 5.0, 3.0
+SETTINGS = {
+    "power 0.1": GivenSettings(0.1, 5.0, float("inf"), 3.0, temperature=1.0),
+    "power 1": GivenSettings(1.0, 5.0, float("inf"), 3.0, temperature=1.0),
+    "chosen": GivenSettings(),
+}
 BEST, ALIKE, WEIGHED, DENSEST = "best chain", "all alike", "library", "highest log density"
 
 
 def main() -> None:
-    """Run every draw and power, and write and print the table."""
+    """Run every draw with all settings, and write and print the table."""
     parser = study_parser(str(__doc__), Path(__file__).parent)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="of the draws")
     options = parser.parse_args()
     files = results_files(options)
     rows = []
     for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds), strict=True):
-        for power in POWERS:
-            rows.append({"seed": seed, "power": power, **compare(seed, draw.with_labels(NUM_LABELS), power)})
+        for name, given in SETTINGS.items():
+            rows.append({"seed": seed, "settings": name, **compare(seed, draw.with_labels(NUM_LABELS), given)})
             print(rows[-1], flush=True)
     write_results(files, {"draws": rows}, table_over_draws(rows))
 
 
-def compare(seed: int, draw: Simulation, power: float) -> dict[str, Any]:
+def compare(seed: int, draw: Simulation, given: GivenSettings) -> dict[str, Any]:
     """NLL of each way to weigh the chains, in nats."""
     standardize = Standardizer.fit(draw.inputs)
-    config = replace(
-        CONFIG,
-        settings=GivenSettings(power, CONCENTRATION, float("inf"), WIDE_SCALE, temperature=1.0),
-        sampling=replace(CONFIG.sampling, num_chains=NUM_CHAINS),
-    )
+    config = replace(CONFIG, settings=given, sampling=replace(CONFIG.sampling, num_chains=NUM_CHAINS))
     learn_key, sample_key = jax.random.split(jax.random.key(seed))
     lessons, _, choice = learn(
         learn_key, standardize(draw.inputs), draw.labels, draw.teacher_logits, STUDENT, config=config
@@ -82,6 +82,7 @@ def compare(seed: int, draw: Simulation, power: float) -> dict[str, Any]:
         WEIGHED: nll(log_probs, posterior.draw_weights),
         DENSEST: of_chains[int(log_density.argmax())],
         "is_stacked": posterior.is_stacked,
+        "posterior_settings": {name: finite_or_none(value) for name, value in choice.settings._asdict().items()},
         "nll_of_chains": of_chains,
         "chain_weights": posterior.chain_weights.tolist(),
         "log_density_of_chains": log_density.tolist(),
@@ -91,11 +92,11 @@ def compare(seed: int, draw: Simulation, power: float) -> dict[str, Any]:
 def table_over_draws(rows: list[dict[str, Any]]) -> str:
     """NLL less that of the best chain: mean ± standard deviation over draws, and the worst draw."""
     table = {}
-    for power in POWERS:
-        of_power = [row for row in rows if row["power"] == power]
+    for name in SETTINGS:
+        of_settings = [row for row in rows if row["settings"] == name]
         for way in (ALIKE, WEIGHED, DENSEST):
-            excess = np.array([row[way] - row[BEST] for row in of_power])
-            table[f"power {power:g}, {way}"] = {"excess": excess, "worst": np.array([excess.max()])}
+            excess = np.array([row[way] - row[BEST] for row in of_settings])
+            table[f"{name}, {way}"] = {"excess": excess, "worst": np.array([excess.max()])}
     return markdown_table(table, digits=4)
 
 
