@@ -24,16 +24,16 @@ from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
 from mtbkd_jax.lessons import Lessons
-from mtbkd_jax.metrics import accuracy, negative_log_likelihood
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Budget, Choice, GivenSettings
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key
-from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, predictive_mean
+from mtbkd_jax.uncertainty import COVERAGE_LEVELS, predictive_mean
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
 
 PAPER_CONCENTRATION = 5.0
@@ -150,20 +150,15 @@ def posterior_metrics(
 ) -> Row:
     """Sample the posterior and score its predictions on the test points; NLL in nats, mse per class."""
     posterior = sample_posterior(key, student, lessons, settings, config=config)
-    log_probs = jnp.asarray(predictive_log_probs(student, flatten_chains(posterior.run.positions), test_inputs))
-    weights = jnp.asarray(posterior.draw_weights)
-    probs = predictive_mean(log_probs, weights)
-    labels = jnp.asarray(draw.test_labels)
-    covered = {
-        f"coverage_{round(100 * level)}": float(coverage(log_probs, labels, weights, level=level))
-        for level in COVERAGE_LEVELS
-    }
+    log_probs = predictive_log_probs(student, flatten_chains(posterior.run.positions), test_inputs)
+    metrics = all_metrics(log_probs, draw.test_labels, posterior.draw_weights)
+    probs = predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights))
     by_chain = np.asarray(posterior.run.info.log_density).mean(axis=1)
     return {
-        "accuracy": accuracy(probs, draw.test_labels),
-        "nll": negative_log_likelihood(probs, draw.test_labels),
+        "accuracy": metrics["accuracy"],
+        "nll": metrics["negative_log_likelihood"],
         "mse": float(jnp.mean(jnp.square(probs - draw.test_probs))),
-        **covered,
+        **{name: metrics[name] for name in METRICS if name.startswith("coverage")},
         "log_density_of_chains": [round(float(value), 1) for value in by_chain],
     }
 
