@@ -38,9 +38,9 @@ class SamplingConfig:
     sampler: Literal["sghmc", "sgld", "hmc", "nuts"] = "sghmc"
     num_chains: int = 4
     num_mode_steps: int = 1000
-    num_burn_in: int = 2000
+    num_burn_in: int = 5000
     num_draws: int = 100
-    thinning: int = 50
+    thinning: int = 200
     batch_size: int = 128
     step_fraction: float = STEP_FRACTION
     schedule: Literal["constant", "polynomial", "cyclical"] = "constant"
