@@ -23,13 +23,13 @@ class Examples(NamedTuple):
 
     Attributes:
       inputs: ``[examples, ...]``.
-      labels: ``[examples]``, -1 where there is none.
-      components: the mixture components of the function-space prior (``DirichletComponents``), or None without
-        teachers.
+      labels: ``[examples]``, -1 where there is none; in regression the number to predict, NaN where it is unknown.
+      components: the mixture components of the function-space prior (``DirichletComponents``, or ``GaussianComponents``
+        in regression), or None without teachers.
     """
 
     inputs: Array
-    labels: Int[Array, " examples"]
+    labels: Int[Array, " examples"] | Float[Array, " examples"]
     components: Any = None
 
 

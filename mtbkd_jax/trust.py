@@ -140,27 +140,47 @@ def fit_trust(
     place_key, speech_key, fold_key, fit_key = jax.random.split(key, 4)
     place = random_fourier_features(place_key, inputs, num_features)
     speech = speech_features(speech_key, teacher_probs, num_features)
+    fold_of_example = np.full(labels.shape[0], -1)
+    fold_of_example[labelled] = stratified_folds(fold_key, np.asarray(labels)[labelled], num_folds)
+    return fit_stacking(fit_key, place, speech, _log_scores(teacher_probs, labels), fold_of_example)
+
+
+def fit_stacking(
+    key: Key,
+    place: Float[Array, "examples place_features"],
+    speech: Float[Array, "examples speech_features"],
+    log_scores: Float[Array, "examples components"],
+    fold_of_example: Int[np.ndarray, " examples"],
+) -> TrustFit:
+    """Fit the stacking model of any log scores by its mode, once on all labels and once without each fold of them.
+
+    Args:
+      key: of the fits.
+      place: φ(x).
+      speech: ψ of what the teachers say.
+      log_scores: of each component on the label, nats; any finite number on an example without one.
+      fold_of_example: the fold of a labelled example's label, counted from 0, and -1 where there is no label.
+    """
+    labelled = np.flatnonzero(fold_of_example >= 0)
+    folds, num_folds = fold_of_example[labelled], int(fold_of_example.max()) + 1
     features = jnp.concatenate([place, speech], axis=1)
     candidates = np.array(
         [[s] * place.shape[1] + [t] * speech.shape[1] for s in SLOPE_SCALES for t in SLOPE_SCALES], np.float32
     )
-    folds = stratified_folds(fold_key, np.asarray(labels)[labelled], num_folds)
 
     # Rows are padded to a power of two, so that fits on a few labels more or less (as in cross-validation) share one
     # compilation.
     padding = (1 << (labelled.size - 1).bit_length()) - labelled.size
     rows = np.pad(labelled, (0, padding))
-    log_scores = _log_scores(teacher_probs[rows], labels[rows])
     fold_of_row = np.pad(folds, (0, padding), constant_values=-1)
     is_row = fold_of_row >= 0
     masks = np.stack([is_row & (fold_of_row != fold) for fold in range(num_folds)] + [is_row]).astype(np.float32)
 
-    params, held_out = _fit_all(fit_key, features[rows], log_scores, jnp.asarray(masks), jnp.asarray(candidates))
-    fit_of_example = np.full(labels.shape[0], num_folds)
-    fit_of_example[labelled] = folds
+    data = TrustData(features[rows], log_scores[rows], jnp.asarray(masks[-1]))
+    params, held_out = _fit_all(key, data.features, data.log_scores, jnp.asarray(masks), jnp.asarray(candidates))
+    fit_of_example = np.where(fold_of_example >= 0, fold_of_example, num_folds)
     log_weights = average_log_weights(params, features, jnp.asarray(candidates), held_out, jnp.asarray(fit_of_example))
     scores = np.asarray(held_out) / labelled.size
-    data = TrustData(features[rows], log_scores, jnp.asarray(masks[-1]))
     scales = jnp.asarray(candidates[scores.argmax()])
     return TrustFit(log_weights, scales, scores.reshape(len(SLOPE_SCALES), -1), features, data)
 
@@ -199,12 +219,19 @@ def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float
 def speech_features(
     key: Key, teacher_probs: Float[Array, "examples teachers classes"], num_features: int
 ) -> Float[Array, "examples features"]:
-    """ψ(p): the teachers' log probabilities, standardised, with a mean square of ``num_features`` together.
+    """ψ(p): the teachers' log probabilities, as ``projected_features``."""
+    return projected_features(key, jnp.log(jnp.maximum(teacher_probs, SMALLEST_PROBABILITY)), num_features)
+
+
+def projected_features(
+    key: Key, values: Float[Array, "examples ..."], num_features: int
+) -> Float[Array, "examples features"]:
+    """The values, flattened and standardised, with a mean square of ``num_features`` together.
 
     Where there are more of them than ``num_features``, that many random projections stand for them, which keep the
     distances (Johnson and Lindenstrauss, 1984).
     """
-    standard = _standardised(jnp.log(jnp.maximum(teacher_probs, SMALLEST_PROBABILITY)))
+    standard = _standardised(values)
     width = standard.shape[1]
     if width > num_features:
         return standard @ jax.random.normal(key, (width, num_features)) / jnp.sqrt(width)
