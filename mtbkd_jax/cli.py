@@ -1,4 +1,4 @@
-"""The command line: ``mtbkd run``, ``fit``, ``predict``, ``evaluate`` and ``status``.
+"""The command line: ``mtbkd run``, ``fit``, ``predict``, ``evaluate``, ``status`` and ``import-deeploc``.
 
 It adds nothing that the library cannot do.
 
@@ -142,12 +142,30 @@ class Status:
         print_status(self.run)
 
 
+@dataclass(frozen=True)
+class ImportDeepLoc:
+    """Read a clone of the authors' repository (AnonymousSub1/MTBKD on GitHub) and write what ``fit`` takes."""
+
+    directory: tyro.conf.Positional[Path]
+    """The clone."""
+    out: Path
+    """Where ``train.npz`` and ``teachers/`` are written: a directory that does not exist or is empty."""
+
+    def __call__(self) -> None:
+        """Import."""
+        from mtbkd_jax.deeploc import import_deeploc
+
+        for path in import_deeploc(self.directory, self.out):
+            print(f"Wrote {path}")
+
+
 Command = (
     Annotated[Study, tyro.conf.subcommand("run")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Status, tyro.conf.subcommand("status")]
+    | Annotated[ImportDeepLoc, tyro.conf.subcommand("import-deeploc")]
 )
 
 
