@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.deeploc.features import DEFAULT_FEATURES, FEATURES, student_inputs
 from mtbkd_jax.errors import InputError
 
 DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "deeploc"
 TEACHER_NAMES = ("esm2_650m", "prott5_xl")
-NUM_FEATURES = 256
 
 _PUBLISHED = Path("as_published") / "data_our_train_sample.csv"
+_SEQUENCE_FIELDS = ("sequence_bytes", "sequence_offsets")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class DeepLoc:
 
     Attributes:
       ids: UniProt accession numbers, ``[2500]``.
-      inputs: mean hidden state of the 256-unit UniRep protein language model, ``[2500, 256]``, not standardised.
+      inputs: of the student, ``[2500, features]``, not standardised.
       labels: 0 to 9, ``[2500]``.
       partition: DeepLoc's homology partition, 0 to 4, ``[2500]``.
       teacher_logits: ``[2500, 2, 10]``, at temperature 1. The teachers were trained on part of these proteins.
@@ -45,71 +46,54 @@ class DeepLoc:
     class_names: tuple[str, ...]
 
 
-def read_deeploc(directory: str | Path = DEFAULT_DIRECTORY) -> DeepLoc:
+def read_deeploc(directory: str | Path = DEFAULT_DIRECTORY, features: str = DEFAULT_FEATURES) -> DeepLoc:
     """Read the training part, without unpickling anything.
 
     The accession numbers in ``train.npz`` are an object array, so they are taken from the published CSV file, after
     labels, partitions and sequences of the two files are found to agree protein by protein.
 
+    Args:
+      directory: of the data.
+      features: a name in ``FEATURES``.
+
     Raises:
       InputError: if a file or a field is missing, or the two files do not describe the same proteins in the same order.
     """
-    directory = Path(directory)
-    path, published_path = directory / "train.npz", directory / _PUBLISHED
-    for needed in (path, published_path):
-        if not needed.is_file():
-            raise InputError(
-                str(directory),
-                str(needed.relative_to(directory)),
-                "no such file",
-                "the DeepLoc development data",
-                "Give the directory that holds train.npz and as_published/.",
-            )
-
-    with np.load(path, allow_pickle=False) as archive:
-        needed_fields = ("labels", "partition", "unirep256", "class_names", "sequence_bytes", "sequence_offsets")
-        needed_fields += tuple(f"teacher_{name}" for name in TEACHER_NAMES)
-        for field in needed_fields:
-            if field not in archive.files:
-                raise InputError(
-                    str(path), field, "no such array", "an array of that name", "Give the DeepLoc development data."
-                )
-        fields = {field: archive[field] for field in needed_fields}
+    directory, published_path = Path(directory), Path(directory) / _PUBLISHED
+    teachers = tuple(f"teacher_{name}" for name in TEACHER_NAMES)
+    needed = ("labels", "partition", FEATURES[features].model, "class_names", *_SEQUENCE_FIELDS, *teachers)
+    fields = _read_fields(directory, "train.npz", needed)
+    _check_is_file(directory, _PUBLISHED)
     with published_path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
 
-    residues, offsets = fields["sequence_bytes"].tobytes().decode("ascii"), fields["sequence_offsets"]
-    sequences = [residues[start:stop] for start, stop in itertools.pairwise(offsets)]
+    sequences = _sequences(fields)
     for column, ours in (("Label", fields["labels"]), ("Partition", fields["partition"]), ("Sequence", sequences)):
         _check_same_proteins(published_path, column, [row[column] for row in rows], [str(value) for value in ours])
 
     return DeepLoc(
         ids=np.array([row["ACC"] for row in rows]),
-        inputs=fields["unirep256"][:, :NUM_FEATURES].astype(np.float32),
+        inputs=student_inputs(FEATURES[features], fields[FEATURES[features].model], sequences),
         labels=fields["labels"].astype(np.int32),
         partition=fields["partition"].astype(np.int32),
-        teacher_logits=np.stack([fields[f"teacher_{name}"] for name in TEACHER_NAMES], axis=1).astype(np.float32),
+        teacher_logits=np.stack([fields[teacher] for teacher in teachers], axis=1).astype(np.float32),
         teacher_names=TEACHER_NAMES,
         class_names=tuple(str(name) for name in fields["class_names"]),
     )
 
 
-def read_multilabel(directory: str | Path = DEFAULT_DIRECTORY) -> tuple[np.ndarray, np.ndarray]:
-    """Proteins with more than one compartment: their inputs ``[M, 256]`` and homology partitions ``[M]``.
+def read_multilabel(
+    directory: str | Path = DEFAULT_DIRECTORY, features: str = DEFAULT_FEATURES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Proteins with more than one compartment: their inputs ``[M, features]`` and homology partitions ``[M]``.
 
     Raises:
       InputError: if the file or a field is missing.
     """
-    path = Path(directory) / "multilabel_dev.npz"
-    if not path.is_file():
-        action = "Give the directory that holds train.npz and multilabel_dev.npz."
-        raise InputError(str(directory), path.name, "no such file", "the DeepLoc development data", action)
-    with np.load(path, allow_pickle=False) as archive:
-        for field in ("unirep256", "partition"):
-            if field not in archive.files:
-                action = "Give the DeepLoc development data."
-                raise InputError(str(path), field, "no such array", "an array of that name", action)
-        return archive["unirep256"][:, :NUM_FEATURES].astype(np.float32), archive["partition"].astype(np.int32)
+    model = FEATURES[features].model
+    fields = _read_fields(Path(directory), "multilabel_dev.npz", (model, "partition", *_SEQUENCE_FIELDS))
+    inputs = student_inputs(FEATURES[features], fields[model], _sequences(fields))
+    return inputs, fields["partition"].astype(np.int32)
 
 
 def folds(partition: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -144,6 +128,27 @@ def label_subset(labels: np.ndarray, num_labels: int, seed: int) -> np.ndarray:
         kept = rng.permutation(np.flatnonzero(labels == label))[:number]
         subset[kept] = label
     return subset
+
+
+def _read_fields(directory: Path, name: str, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
+    _check_is_file(directory, Path(name))
+    with np.load(directory / name, allow_pickle=False) as archive:
+        for field in needed:
+            if field not in archive.files:
+                action = "Give the DeepLoc development data."
+                raise InputError(str(directory / name), field, "no such array", "an array of that name", action)
+        return {field: archive[field] for field in needed}
+
+
+def _check_is_file(directory: Path, name: Path) -> None:
+    if not (directory / name).is_file():
+        action = "Give the directory that holds train.npz, multilabel_dev.npz and as_published/."
+        raise InputError(str(directory), str(name), "no such file", "the DeepLoc development data", action)
+
+
+def _sequences(fields: dict[str, np.ndarray]) -> list[str]:
+    residues = fields["sequence_bytes"].tobytes().decode("ascii")
+    return [residues[start:stop] for start, stop in itertools.pairwise(fields["sequence_offsets"])]
 
 
 def _check_same_proteins(path: Path, column: str, published: list[str], ours: list[str]) -> None:

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from experiments.deeploc.data import DEFAULT_DIRECTORY, folds, label_subset, read_deeploc, read_multilabel
+from experiments.deeploc.features import FEATURES
+from mtbkd_jax.composition import composition_features
 from mtbkd_jax.errors import InputError
 
 SHARED_DATA = DEFAULT_DIRECTORY.parent
@@ -15,6 +17,7 @@ def small_directory(tmp_path):
         "labels": np.array([0, 1, 0], np.int32),
         "partition": np.array([0, 1, 4], np.int32),
         "unirep256": np.arange(3 * 512, dtype=np.float32).reshape(3, 512),
+        "unirep64": np.arange(3 * 128, dtype=np.float64).reshape(3, 128),
         "class_names": np.array(["Cytoplasm", "Nucleus"]),
         "sequence_bytes": np.frombuffer(b"MKVLMA", np.uint8),
         "sequence_offsets": np.array([0, 2, 5, 6]),
@@ -55,14 +58,33 @@ def test_files_of_other_proteins_are_refused(small_directory, before, after, col
         read_deeploc(small_directory)
 
 
+@pytest.mark.parametrize("features", FEATURES)
+def test_inputs_are_the_mean_hidden_state_and_composition_where_asked_for(small_directory, features):
+    inputs = read_deeploc(small_directory, features).inputs
+    assert inputs.dtype == np.float32
+    with np.load(small_directory / "train.npz") as archive:
+        # The first half is the mean over residues, the second the last hidden state.
+        mean_state = np.split(archive[FEATURES[features].model], 2, axis=1)[0]
+    np.testing.assert_array_equal(inputs[:, : mean_state.shape[1]], mean_state)
+    rest = inputs[:, mean_state.shape[1] :]
+    expected = composition_features(["MK", "VLM", "A"]) if features == "unirep256_composition" else np.zeros((3, 0))
+    np.testing.assert_array_equal(rest, expected)
+
+
 def test_proteins_of_several_compartments_come_with_their_partition(tmp_path):
-    fields = {"unirep256": np.ones((2, 512), np.float64), "partition": np.array([3, 1])}
-    np.savez(tmp_path / "multilabel_dev.npz", **fields)
+    fields = {
+        "unirep256": np.ones((2, 512), np.float64),
+        "sequence_bytes": np.frombuffer(b"MKMV", np.uint8),
+        "sequence_offsets": np.array([0, 3, 4]),
+    }
+    np.savez(tmp_path / "multilabel_dev.npz", **fields, partition=np.array([3, 1]))
     inputs, partition = read_multilabel(tmp_path)
     assert inputs.shape == (2, 256)
     assert inputs.dtype == np.float32
     assert partition.tolist() == [3, 1]
-    np.savez(tmp_path / "multilabel_dev.npz", unirep256=fields["unirep256"])
+    inputs, _ = read_multilabel(tmp_path, "unirep256_composition")
+    np.testing.assert_array_equal(inputs[:, 256:], composition_features(["MKM", "V"]))
+    np.savez(tmp_path / "multilabel_dev.npz", **fields)
     with pytest.raises(InputError, match="partition: found no such array"):
         read_multilabel(tmp_path)
     with pytest.raises(InputError, match=r"multilabel_dev\.npz: found no such file"):
@@ -90,6 +112,12 @@ def test_real_data_hold_the_proteins_and_teachers_that_are_described():
     teacher_accuracy = (data.teacher_logits.argmax(-1) == data.labels[:, None]).mean(0)
     np.testing.assert_allclose(teacher_accuracy, [0.812, 0.830], atol=5e-4)
     assert [len(test) for _, test in folds(data.partition)] == [503, 480, 535, 503, 479]
+    assert read_deeploc(features="unirep64").inputs.shape == (2_500, 64)
+    assert read_deeploc(features="unirep256_composition").inputs.shape == (2_500, 456)
+    inputs, partition = read_multilabel(features="unirep256_composition")
+    assert inputs.shape == (1_000, 456)
+    assert partition.shape == (1_000,)
+    assert set(partition.tolist()) == set(range(5))
 
 
 def test_folds_part_the_rows_by_partition():
