@@ -46,6 +46,30 @@ def check_not_negative(**named: Any) -> None:
         _check_numbers(value, _NOT_NEGATIVE, name, "value")
 
 
+def check_whole(where: str, least: int, /, **named: Any) -> None:
+    """Check that every argument is a whole number, ``least`` or above.
+
+    >>> check_whole("sampling", 1, num_chains=4, num_draws=0)
+    Traceback (most recent call last):
+    mtbkd_jax.errors.InputError: sampling: num_draws: found 0, expected a whole number, 1 or above. Pass another value.
+    """
+    for name, value in named.items():
+        if not isinstance(value, int | np.integer) or value < least:
+            raise InputError(where, name, f"{value}", f"a whole number, {least} or above", "Pass another value.")
+
+
+def check_one_of(allowed: Sequence[str], where: str, field: str, value: Any) -> None:
+    """Check that a word is among those allowed."""
+    if value not in allowed:
+        raise InputError(where, field, repr(value), f"one of {', '.join(map(repr, allowed))}", "Check the spelling.")
+
+
+def check_seed(seed: Any, where: str) -> None:
+    """Check that a seed is a whole number of 64 bits, as JAX takes them."""
+    if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
+        raise InputError(where, "seed", f"{seed}", "a whole number of 64 bits", "Choose another seed.")
+
+
 def check_softening(value: Any, where: str, field: str = "softening") -> float:
     """Return the temperature that a teacher's logits were divided by already: one finite number above zero."""
     if np.size(value) != 1:

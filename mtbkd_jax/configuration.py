@@ -1,11 +1,15 @@
 """Configuration: how a student is distilled, and how its posterior is sampled."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from mtbkd_jax.checks import check_positive
+from mtbkd_jax.checks import check_not_negative, check_one_of, check_positive, check_whole
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.selection import MOMENTUM_DECAY, STEP_FRACTION, Budget, GivenSettings
+
+SamplerName = Literal["sghmc", "sgld", "hmc", "nuts"]
+ScheduleName = Literal["constant", "polynomial", "cyclical"]
+ChainWeighting = Literal["evidence", "stacking"]
 
 ADAPTED_SAMPLERS = ("hmc", "nuts")
 """Samplers whose step size is adapted; their draws use all of the data."""
@@ -35,7 +39,7 @@ class SamplingConfig:
         component, which is the posterior; or by stacking, which is not, and goes by how well they predict.
     """
 
-    sampler: Literal["sghmc", "sgld", "hmc", "nuts"] = "sghmc"
+    sampler: SamplerName = "sghmc"
     num_chains: int = 4
     num_mode_steps: int = 1000
     num_burn_in: int = 5000
@@ -43,11 +47,11 @@ class SamplingConfig:
     thinning: int = 200
     batch_size: int = 128
     step_fraction: float = STEP_FRACTION
-    schedule: Literal["constant", "polynomial", "cyclical"] = "constant"
+    schedule: ScheduleName = "constant"
     num_cycles: int = 4
     momentum_decay: float = MOMENTUM_DECAY
     num_leapfrog_steps: int = 20
-    chain_weighting: Literal["evidence", "stacking"] = "evidence"
+    chain_weighting: ChainWeighting = "evidence"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class DistillationConfig:
         prior.
       settings: the priors' settings; those left out are chosen on the labels.
       num_folds: folds of the labels, for trust and for the choice of settings.
-      defensive_weight: prior weight of the wide component of the weight-space prior.
+      defensive_weight: prior weight of the wide component of the weight-space prior, 0 for none of it.
       budget: length of the chains that score a candidate.
       sampling: how the posterior is sampled.
     """
@@ -72,10 +76,36 @@ class DistillationConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
+def check_configuration(config: DistillationConfig) -> None:
+    """Refuse what would fail after minutes, or be taken for something else without a word.
+
+    Raises:
+      InputError: if a number is out of its range, a word is not among those allowed, or two of them do not go together.
+    """
+    check_positive(softening=config.softening)
+    check_whole("configuration", 2, num_folds=config.num_folds)
+    if not 0 <= config.defensive_weight < 1:
+        action = "Give an infinite center_scale to leave the centers out."
+        expected = "from 0 to less than 1"
+        raise InputError("configuration", "defensive_weight", f"{config.defensive_weight}", expected, action)
+    _check_settings(config.settings)
+    _check_budget(config.budget)
+    check_sampling(config.sampling)
+
+
 def check_sampling(sampling: SamplingConfig) -> None:
-    """Refuse what would fail after a minute of learning."""
-    check_positive(num_chains=sampling.num_chains, step_fraction=sampling.step_fraction, num_cycles=sampling.num_cycles)
-    if sampling.sampler in ADAPTED_SAMPLERS and sampling.schedule != "constant":
+    """The part of ``check_configuration`` that sampling depends on."""
+    for name, allowed in {"sampler": SamplerName, "schedule": ScheduleName, "chain_weighting": ChainWeighting}.items():
+        check_one_of(get_args(allowed), "sampling", name, getattr(sampling, name))
+    is_adapted = sampling.sampler in ADAPTED_SAMPLERS
+    names = "num_chains", "num_mode_steps", "num_draws", "thinning", "batch_size", "num_cycles", "num_leapfrog_steps"
+    check_whole("sampling", 1, **{name: getattr(sampling, name) for name in names})
+    check_whole("sampling", 1 if is_adapted else 0, num_burn_in=sampling.num_burn_in)
+    check_positive(step_fraction=sampling.step_fraction)
+    if not 0 < sampling.momentum_decay <= 1:
+        expected, action = "a share above 0, at most 1", "Pass another value."
+        raise InputError("sampling", "momentum_decay", f"{sampling.momentum_decay}", expected, action)
+    if is_adapted and sampling.schedule != "constant":
         raise InputError(
             "sampling",
             "schedule",
@@ -83,3 +113,19 @@ def check_sampling(sampling: SamplingConfig) -> None:
             "constant: the step size is adapted",
             "Leave the schedule out, or sample by sghmc or sgld.",
         )
+
+
+def _check_settings(settings: GivenSettings) -> None:
+    given = {name: value for name, value in vars(settings).items() if value is not None}
+    check_not_negative(power=given.pop("power", 0.0))
+    if given.get("center_scale") == float("inf"):
+        del given["center_scale"]
+    check_positive(**given)
+
+
+def _check_budget(budget: Budget) -> None:
+    check_whole("budget", 1, num_mode_steps=budget.num_mode_steps, thinning=budget.thinning)
+    check_whole("budget", 0, num_burn_in=budget.num_burn_in, num_steps=budget.num_steps)
+    if 0 < budget.num_steps < budget.thinning:
+        found, expected = f"{budget.num_steps}", f"0, or {budget.thinning} and more, the thinning"
+        raise InputError("budget", "num_steps", found, expected, "Take more steps, or predict more often.")

@@ -19,17 +19,27 @@ from jaxtyping import Array, Float, Int, PyTree
 from numpy.typing import ArrayLike
 
 from mtbkd_jax.centers import Centers, choose_center_scale
-from mtbkd_jax.checks import check_finite, check_labels, check_params
-from mtbkd_jax.configuration import DistillationConfig, check_sampling
+from mtbkd_jax.checks import (
+    check_finite,
+    check_labels,
+    check_num_classes,
+    check_num_examples,
+    check_numbers,
+    check_params,
+    check_positive,
+    check_seed,
+    looks_like_probabilities,
+)
+from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, labelled_first, minibatch_for
 from mtbkd_jax.folds import are_enough
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
-from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
+from mtbkd_jax.posterior_sampling import SampledPosterior, check_labels_to_stack_by, sample_posterior
 from mtbkd_jax.sampling import DrawSink, Progress
 from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validation
 from mtbkd_jax.settings import PosteriorSettings, distillation_posterior, no_teacher
-from mtbkd_jax.students import Student
+from mtbkd_jax.students import Student, check_student
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_rows, tree_where
 from mtbkd_jax.trust import learned_trust
@@ -113,9 +123,11 @@ def distil(
       progress: called after each chunk of draws.
 
     Raises:
-      InputError: if an array is not what it should be, or settings are to be chosen and no label is there to choose by.
+      InputError: if an array or an option is not what it should be, teachers' logits look like probabilities, or
+        settings are to be chosen, or chains stacked, and there are too few labels for it.
     """
-    check_sampling(config.sampling)  # before a minute of learning, and not after it
+    check_seed(seed, "distil")
+    _refuse_probabilities(teacher_logits)
     learn_key, sample_key = jax.random.split(jax.random.key(seed))
     lessons, order, choice = learn(
         learn_key,
@@ -154,9 +166,11 @@ def learn(
     Returns:
       The lessons, the order of their rows in the user's arrays, and the choice.
     """
+    check_configuration(config)
     checked_inputs, checked_labels, logits = _checked(inputs, labels, teacher_logits)
+    check_student(student, checked_inputs.shape[1:], logits.shape[2], "distil")
     _check_given_centers(given_centers or {}, student, logits.shape[1])
-    softening = jnp.ones(logits.shape[1]) if teacher_softening is None else jnp.asarray(teacher_softening)
+    softening = _checked_softening(teacher_softening, logits.shape[1])
     order = labelled_first(checked_labels)
     rows, row_labels = jnp.asarray(checked_inputs[order]), checked_labels[order]
     teacher_probs = softened_probs(jnp.asarray(logits[order]), config.softening, softening)
@@ -164,6 +178,8 @@ def learn(
         examples = Examples(rows, jnp.asarray(row_labels, jnp.int32))
         return Lessons(examples, teacher_probs, known.log_weights, known.centers), order, known.choice
     num_labelled = int((row_labels >= 0).sum())
+    _check_labels_suffice(num_labelled, config)
+    minibatch_for(jnp.asarray(row_labels), config.sampling.batch_size)  # refuses one that is too small at once
     rule = weighting or _default_weighting(num_labelled, config.num_folds)
 
     scale_key, lesson_key, choice_key = jax.random.split(key, 3)
@@ -184,6 +200,18 @@ def learn(
     return lessons, order, choice
 
 
+def _check_labels_suffice(num_labelled: int, config: DistillationConfig) -> None:
+    check_labels_to_stack_by(config.sampling, num_labelled)
+    if None in dataclasses.astuple(config.settings) and not are_enough(num_labelled, config.num_folds):
+        raise InputError(
+            "distil",
+            "labels",
+            f"{num_labelled} labelled examples",
+            f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose settings by",
+            "Label more examples, or give power, concentration, center_scale, wide_scale and temperature.",
+        )
+
+
 def _check_given_centers(given_centers: Mapping[int, Params], student: Student, num_teachers: int) -> None:
     template = jax.eval_shape(student.init, jax.random.key(0))
     for teacher, params in given_centers.items():
@@ -199,15 +227,6 @@ def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationCo
     if None not in dataclasses.astuple(given):
         settings = PosteriorSettings(*dataclasses.astuple(given))
         return Choice(settings, no_teacher(settings.wide_scale, settings.temperature), ())
-    num_labelled = int((lessons.examples.labels >= 0).sum())
-    if not are_enough(num_labelled, config.num_folds):
-        raise InputError(
-            "distil",
-            "labels",
-            f"{num_labelled} labelled examples",
-            f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose settings by",
-            "Label more examples, or give power, concentration, center_scale, wide_scale and temperature.",
-        )
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
     folds = held_out_folds(fold_key, lesson_key, lessons, prepare, config.num_folds)
 
@@ -249,6 +268,7 @@ def _default_weighting(num_labelled: int, num_folds: int) -> WeightingRule:
 
 def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):
     inputs = check_finite(inputs, "distil", "inputs")
+    check_num_examples(len(inputs), "distil", "inputs")
     teacher_logits = check_finite(teacher_logits, "distil", "teacher_logits")
     if teacher_logits.ndim != 3 or teacher_logits.shape[0] != inputs.shape[0] or teacher_logits.shape[1] == 0:
         raise InputError(
@@ -258,6 +278,7 @@ def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):
             f"({inputs.shape[0]}, teachers, classes) with one teacher or more",
             "Stack the teachers along axis 1, rows in the order of the inputs.",
         )
+    check_num_classes(teacher_logits.shape[2], "distil", "teacher_logits")
     labels = check_labels(labels, teacher_logits.shape[2], "distil")
     if labels.shape[0] != inputs.shape[0]:
         raise InputError(
@@ -268,3 +289,26 @@ def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):
             "Give -1 to an example without a label.",
         )
     return inputs, labels, teacher_logits
+
+
+def _checked_softening(softening: ArrayLike | None, num_teachers: int) -> Float[Array, " teachers"]:
+    if softening is None:
+        return jnp.ones(num_teachers)
+    values = jnp.asarray(softening)
+    if values.shape != (num_teachers,):
+        action = "Give 1 to a teacher whose logits are as they were."
+        expected = f"({num_teachers},), one for each teacher"
+        raise InputError("distil", "teacher_softening", f"shape {values.shape}", expected, action)
+    check_positive(teacher_softening=values)
+    return values
+
+
+def _refuse_probabilities(teacher_logits: ArrayLike) -> None:
+    logits = check_numbers(teacher_logits, "distil", "teacher_logits")
+    for teacher in range(logits.shape[1] if logits.ndim == 3 else 0):
+        if looks_like_probabilities(logits[:, teacher]):
+            found = f"rows of teacher {teacher} that are non-negative and sum to one, as probabilities do"
+            action = (
+                "Take their logarithm; of what really are logits, subtract the largest of each row: it says nothing."
+            )
+            raise InputError("distil", "teacher_logits", found, "logits", action)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mtbkd_jax.checks import check_positive
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.types import Key
 
 
@@ -70,12 +71,13 @@ def stratified_minibatch(
       InputError: if ``batch_size`` is not positive, or less than one row a stratum.
     """
     check_positive(batch_size=batch_size)
+    if batch_size == 1 and num_labelled > 0 and num_unlabelled > 0:
+        expected = "two or more: an example with a label and one without"
+        raise InputError("stratified_minibatch", "batch_size", "1", expected, "Take larger batches.")
     if batch_size >= num_labelled + num_unlabelled:
         return full_batch
     from_labelled = min(num_labelled, max(batch_size // 2, batch_size - num_unlabelled))
     from_unlabelled = min(batch_size - from_labelled, num_unlabelled)
-    check_positive(batch_size_of_labelled_rows=from_labelled + (num_labelled == 0))
-    check_positive(batch_size_of_unlabelled_rows=from_unlabelled + (num_unlabelled == 0))
 
     def draw(key: Key, examples: Examples) -> WeightedExamples:
         labelled_key, unlabelled_key = jax.random.split(key)

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
-from mtbkd_jax.checks import check_labels
-from mtbkd_jax.configuration import DistillationConfig, check_sampling
+from mtbkd_jax.checks import check_labels, check_not_negative, check_seed
+from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
 from mtbkd_jax.digits import digits_study
 from mtbkd_jax.distillation import Distillation, learn
@@ -57,6 +57,8 @@ DIGITS_STUDENT = StudentConfig(hidden=(32,))
 def fit(config: "Fit") -> None:
     """Distil a student on the user's arrays and write the run."""
     console = Console()
+    _check_options(config)
+    check_configuration(config.distillation)
     dataset = read_dataset(config.data)
     teachers = open_teachers(config.teachers, kind=config.kind)
     for teacher in teachers:
@@ -72,7 +74,6 @@ def fit(config: "Fit") -> None:
     rule, weighting = _weighting(config, labels, aligned.names)
     given_centers = _given_centers(config.centers, student, aligned.names)
 
-    check_sampling(config.distillation.sampling)  # before a minute of learning, and not after it
     learn_key, sample_key = jax.random.split(jax.random.key(config.seed))
     digests = {str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers])
     with unfinished_run(config.out, config, digests, resume=config.resume) as path:
@@ -167,12 +168,18 @@ def print_status(run: Path) -> None:
 def run_digits(config: "Study") -> None:
     """The main job: scikit-learn's digits, three expert teachers, a hundred labels."""
     console = Console()
+    _check_options(config)
     with unfinished_run(config.out, config, {}, resume=config.resume) as path:
         if is_finished(path):
             console.print(f"{path} is finished: nothing is left to do.")
             return
         _run_digits(config, path, console)
         mark_finished(path)
+
+
+def _check_options(config: "Fit | Study") -> None:
+    check_seed(config.seed, "--seed")
+    check_not_negative(checkpoint_seconds=config.checkpoint_seconds)
 
 
 def _run_digits(config: "Study", path: Path, console: Console) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mtbkd_jax.centers import Centers, distil_centers
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples
 from mtbkd_jax.folds import held_out_labels
 from mtbkd_jax.function_prior import dirichlet_components
@@ -80,10 +81,17 @@ def prepare_lessons(
       rule: weighs the teachers.
       center_scale: holds the centers back, see ``distil_centers``.
       given_centers: parameters that stand for those distilled from teacher g, by g.
+
+    Raises:
+      InputError: if the rule does not give a weight to the flat component and to each teacher, for each example.
     """
     weight_key, center_key = jax.random.split(key)
     known = jnp.asarray(labels, jnp.int32)
     log_weights = rule(weight_key, teacher_probs, inputs, known)
+    expected = teacher_probs.shape[0], 1 + teacher_probs.shape[1]
+    if jnp.shape(log_weights) != expected:
+        action = "Give -inf to the flat component, column 0, if the rule has none."
+        raise InputError("weighting", "log_weights", f"shape {jnp.shape(log_weights)}", f"{expected}", action)
     # All weight on the flat component: such an example adds nothing to the function-space prior.
     flat_alone = jnp.where(jnp.arange(log_weights.shape[1]) == 0, 0.0, -jnp.inf)
     log_weights = jnp.where(is_taught[:, None], log_weights, flat_alone[None])

@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
 from mtbkd_jax.checkpoints import ChainCheckpoints
-from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_sampling
+from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_configuration
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.evidence import (
@@ -139,8 +139,8 @@ def sample_posterior(
       InputError: if chains are to be stacked and there is no label to stack them by, or no climb ends at a mode.
     """
     sampling = config.sampling
-    check_sampling(sampling)
-    _check_labels_to_stack_by(sampling, lessons.examples)
+    check_configuration(config)
+    check_labels_to_stack_by(sampling, int((lessons.examples.labels >= 0).sum()))
     look_key, start_key, mode_key, chain_key, evidence_key = jax.random.split(key, 5)
     examples = with_components(lessons, settings)
     components, log_prior_weights = prior_components(
@@ -197,7 +197,7 @@ def sample_posterior(
 
     alive = component_of_chain[run.failed_at < 0]
     positions = run.positions if sink is None else sink.positions()
-    log_probs, labels = _predictions_of_labels(student, positions, lessons.examples)
+    log_probs, labels = _predictions_of_labels(student, positions, lessons)
     if sampling.chain_weighting == "stacking":
         return SampledPosterior(run, alive, first_look, is_damped, _stacked(log_probs, labels), is_stacked=True)
     weights = first_look
@@ -299,8 +299,9 @@ def weights_of_chains(
     return chain_weights / chain_weights.sum(), is_stacked
 
 
-def _check_labels_to_stack_by(sampling: SamplingConfig, examples: Examples) -> None:
-    if sampling.chain_weighting == "stacking" and not (np.asarray(examples.labels) >= 0).any():
+def check_labels_to_stack_by(sampling: SamplingConfig, num_labelled: int) -> None:
+    """Refuse to stack chains where there is no label."""
+    if sampling.chain_weighting == "stacking" and num_labelled == 0:
         action = "Weigh the chains by evidence, or label some examples."
         raise InputError("sampling", "chain_weighting", "stacking, and no label", "labels to stack by", action)
 
@@ -313,13 +314,15 @@ def _stacked(
 
 
 def _predictions_of_labels(
-    student: Student, positions: Params, examples: Examples
+    student: Student, positions: Params, lessons: Lessons
 ) -> tuple[Float[np.ndarray, "chains draws labelled classes"], Int[np.ndarray, " labelled"]]:
     """Log class probabilities of labelled examples, no more than stacking needs, and their labels."""
-    labels = np.asarray(examples.labels)
+    labels = np.asarray(lessons.examples.labels)
     rows = np.flatnonzero(labels >= 0)[:_NUM_STACKED]
     num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
-    log_probs = predictive_log_probs(student, flatten_chains(positions), examples.inputs[rows])
+    if rows.size == 0:  # not every network takes no example at all
+        return np.zeros((num_chains, num_draws, 0, lessons.teacher_probs.shape[2])), labels[rows]
+    log_probs = predictive_log_probs(student, flatten_chains(positions), lessons.examples.inputs[rows])
     return log_probs.reshape(num_chains, num_draws, *log_probs.shape[1:]), labels[rows]
 
 

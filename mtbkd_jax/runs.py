@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mtbkd_jax import storage
+from mtbkd_jax.checks import check_one_of
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.diagnostics import Diagnostics, diagnose, to_arviz
 from mtbkd_jax.distillation import Distillation
@@ -76,6 +77,7 @@ class StudentConfig:
 
     def build(self, input_shape: Sequence[int], num_classes: int) -> Student:
         """The student for inputs of this shape."""
+        check_one_of(("mlp", "cnn"), "student", "kind", self.kind)
         if self.kind == "mlp":
             return mlp(num_features=int(np.prod(input_shape)), hidden=self.hidden, num_classes=num_classes)
         if len(input_shape) not in (2, 3):

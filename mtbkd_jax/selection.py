@@ -32,7 +32,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
-from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
@@ -325,9 +324,6 @@ class GivenSettings:
       center_scale: standard deviation around the teacher-derived centers; infinite to leave them out.
       wide_scale: standard deviation of the wide component.
       temperature: of the posterior; 1 is Bayes.
-
-    Raises:
-      InputError: if ``power`` is negative, or another one is not positive.
     """
 
     power: float | None = None
@@ -335,15 +331,6 @@ class GivenSettings:
     center_scale: float | None = None
     wide_scale: float | None = None
     temperature: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse at once what would fail, or be taken for a setting left out, in the middle of a run."""
-        check_not_negative(power=self.power or 0.0)
-        if self.center_scale != float("inf"):
-            check_positive(center_scale=1.0 if self.center_scale is None else self.center_scale)
-        for name in ("concentration", "wide_scale", "temperature"):
-            value = getattr(self, name)
-            check_positive(**{name: 1.0 if value is None else value})
 
 
 def choose_settings(

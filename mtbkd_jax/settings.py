@@ -83,8 +83,8 @@ def prior_components(
     Args:
       centers: teacher-derived parameters.
       settings: gives the two scales.
-      defensive_weight: weight of the wide component, in (0, 1); it has all the weight where ``center_scale`` is
-        infinite.
+      defensive_weight: weight of the wide component, from 0 to less than 1; it has all the weight where
+        ``center_scale`` is infinite.
 
     Returns:
       The components, stacked, and their log weights.

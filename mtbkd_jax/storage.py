@@ -204,6 +204,8 @@ def translated_errors(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputError(str(path), "file", "no such file", "a file that can be read", "Check the path.") from error
+    except IsADirectoryError as error:
+        raise InputError(str(path), "file", "a directory", "a file", "Check the path.") from error
     except OSError as error:
         raise _storage_error(error.errno or errno.EIO, path) from error
     except ValueError as error:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mtbkd_jax.checks import check_whole
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.types import Key, Params
 
@@ -37,6 +38,24 @@ def num_parameters(student: Student) -> int:
     """
     shapes = jax.eval_shape(student.init, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def check_student(student: Student, input_shape: Sequence[int], num_classes: int, where: str) -> None:
+    """Check that a student takes examples of this shape and gives a logit for each class; nothing is computed.
+
+    Raises:
+      InputError: if it does not.
+    """
+    params = jax.eval_shape(student.init, jax.random.key(0))
+    try:
+        logits = jax.eval_shape(student.apply, params, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
+    except Exception as error:  # Every network complains in its own way.
+        found = f"examples of shape {tuple(input_shape)} ({str(error).partition('. (')[0]})"
+        action = "Make the student for these inputs."
+        raise InputError(where, "inputs", found, "the shape that the student was made for", action) from error
+    if logits.shape != (2, num_classes):
+        found, expected = f"logits of shape {logits.shape} for two examples", f"(2, {num_classes}), one for each class"
+        raise InputError(where, "student", found, expected, "Make the student for the teachers' classes.")
 
 
 def from_linen(module: nn.Module, input_shape: Sequence[int]) -> Student:
@@ -103,10 +122,14 @@ class _MLP(nn.Module):
 def mlp(*, num_features: int, hidden: Sequence[int], num_classes: int) -> Student:
     """A multilayer perceptron with ReLU units; inputs with more than one axis are flattened.
 
+    Raises:
+      InputError: if a number is not a whole one above zero.
+
     >>> student = mlp(num_features=4, hidden=(8, 8), num_classes=3)
     >>> student.apply(student.init(jax.random.key(0)), jnp.zeros((5, 4))).shape
     (5, 3)
     """
+    check_whole("mlp", 1, num_features=num_features, num_classes=num_classes, **_by_layer(hidden))
     return from_linen(_MLP(tuple(hidden), num_classes), (num_features,))
 
 
@@ -131,8 +154,16 @@ def cnn(*, image_shape: Sequence[int], channels: Sequence[int], num_classes: int
       image_shape: ``(height, width)`` or ``(height, width, colours)``.
       channels: width of each convolution.
       num_classes: number of logits.
+
+    Raises:
+      InputError: if a number is not a whole one above zero.
     """
+    check_whole("cnn", 1, num_classes=num_classes, **_by_layer(channels))
     return from_linen(_CNN(tuple(channels), num_classes), tuple(image_shape))
+
+
+def _by_layer(widths: Sequence[int]) -> dict[str, int]:
+    return {f"width of layer {layer}": width for layer, width in enumerate(widths)}
 
 
 def _refuse_running_state(where: str, names: list[str]) -> None:

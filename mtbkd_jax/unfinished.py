@@ -53,6 +53,8 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
     Yields:
       The directory.
 
+    A run that is refused by an ``InputError`` before anything was learned leaves the directory empty.
+
     Raises:
       InputError: if another process is writing there, there is something and not to be resumed, or what is there was
         begun with another configuration or other input files.
@@ -65,7 +67,8 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
     if not ((path / CONFIG).exists() or (path.is_dir() and set(path.iterdir()) <= left_by_a_kill)):
         storage.new_directory(path)
     with _lock_of(path):
-        if not (path / CONFIG).exists():
+        is_new = not (path / CONFIG).exists()
+        if is_new:
             storage.write_json(path / CONFIG, asked_for)
         elif resume:
             check_same(path / CONFIG, storage.read_json(path / CONFIG), asked_for)
@@ -73,7 +76,14 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
             action = "Choose another path, or give --resume to go on with it if it was not finished."
             raise InputError(str(path), "output directory", "a run", "a new or an empty directory", action)
         (path / "figures").mkdir(exist_ok=True)
-        yield path
+        try:
+            yield path
+        except InputError:
+            if is_new and not (path / "learned").exists():
+                # Refused before anything was computed: the same path will do when the mistake is corrected.
+                (path / "figures").rmdir()
+                (path / CONFIG).unlink()
+            raise
 
 
 class Standing(NamedTuple):

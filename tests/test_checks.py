@@ -152,3 +152,22 @@ def test_rows_that_are_no_probabilities(row):
         f"FILE: probs: found row 1 with least element {min(row):.3g} and sum {sum(row):.3g}, and 1 such rows" in found
     )
     assert "If these are logits, say so" in found
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, "1", None])
+def test_what_is_no_count_is_named(value):
+    checks.check_whole("PLACE", 1, one=1, many=np.int64(5))
+    assert "PLACE: draws: found" in message(lambda: checks.check_whole("PLACE", 1, draws=value))
+
+
+def test_a_word_that_is_not_allowed_is_named_with_those_that_are():
+    checks.check_one_of(("up", "down"), "PLACE", "way", "up")
+    assert "found 'left', expected one of 'up', 'down'" in message(
+        checks.check_one_of, ("up", "down"), "PLACE", "way", "left"
+    )
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", 2**63, -(2**63) - 1])
+def test_a_seed_is_a_whole_number_that_jax_takes(seed):
+    jax.random.key(2**63 - 1), jax.random.key(-(2**63))
+    assert "expected a whole number of 64 bits" in message(checks.check_seed, seed, "PLACE")

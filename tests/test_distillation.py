@@ -1,5 +1,6 @@
 """The steps of a distillation; the commands' tests run them end to end."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -146,12 +147,74 @@ def test_few_labels_are_weighed_by_entropy_and_settings_cannot_be_chosen_on_them
         (lambda inputs, labels, logits: (inputs, labels, logits[:, 0]), "teachers, classes"),
         (lambda inputs, labels, logits: (inputs * np.nan, labels, logits), "inputs"),
         (lambda inputs, labels, logits: (inputs, labels + 2, logits), "labels"),
+        (lambda inputs, labels, logits: (inputs, labels + 0.0, logits), "labels"),
+        (lambda inputs, labels, logits: (inputs, labels, np.where(logits > 0, np.inf, logits)), "teacher_logits"),
+        (lambda inputs, labels, logits: (inputs, 0 * labels, logits[:, :, :1]), "two classes or more"),
+        (lambda inputs, labels, logits: (inputs[:1], labels[:1], logits[:1]), "two examples or more"),
+        (lambda inputs, labels, logits: (inputs[:, :1], labels, logits), "the shape that the student was made for"),
+        (lambda inputs, labels, logits: (inputs, labels, logits[:, :, [0, 1, 1]]), "student: found logits of shape"),
+        (lambda inputs, labels, logits: (inputs, labels, np.asarray(jax.nn.softmax(logits))), "as probabilities do"),
     ],
-    ids=["inputs short", "labels short", "no teacher", "no axis of teachers", "nan", "label out of range"],
+    ids=[
+        "inputs short",
+        "labels short",
+        "no teacher",
+        "no axis of teachers",
+        "nan",
+        "label out of range",
+        "labels not integer",
+        "infinite logits",
+        "one class",
+        "one example",
+        "other features",
+        "other classes",
+        "probabilities",
+    ],
 )
 def test_bad_arrays_are_refused(arrays, change, message):
     with pytest.raises(InputError, match=message):
         distil(*change(*arrays), STUDENT, seed=0, config=GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 2**64}, "seed"),
+        ({"teacher_softening": [1.0, 0.0]}, "teacher_softening"),
+        ({"teacher_softening": [1.0]}, "one for each teacher"),
+        ({"weighting": lambda key, probs, inputs, labels: jnp.zeros(probs.shape[:2])}, "weighting: log_weights"),
+        ({"config": replace(GIVEN, softening=-1.0)}, "softening"),
+        ({"config": replace(GIVEN, sampling=SamplingConfig(batch_size=1))}, "batch_size"),
+    ],
+    ids=["seed", "softening", "softenings", "rule", "configuration", "batch"],
+)
+def test_bad_options_are_refused(arrays, options, message):
+    with pytest.raises(InputError, match=message):
+        distil(*arrays, STUDENT, **({"seed": 0, "config": GIVEN} | options))
+
+
+def test_what_needs_labels_is_refused_without_any_before_anything_is_learned(arrays):
+    inputs, labels, logits = arrays
+    stacking = replace(GIVEN, sampling=SamplingConfig(chain_weighting="stacking"))
+    for options, message in (
+        ({"config": replace(GIVEN, settings=GivenSettings())}, "to choose settings by"),
+        ({"config": stacking}, "stacking, and no label"),
+        ({"config": GIVEN, "weighting": learned_trust()}, "learned_trust"),
+    ):
+        with pytest.raises(InputError, match=message):
+            learn(jax.random.key(0), inputs, np.full_like(labels, -1), logits, STUDENT, **options)
+
+
+def test_teachers_alone_will_do_where_no_label_is_needed(arrays):
+    inputs, labels, logits = arrays
+    sampling = SamplingConfig(num_mode_steps=100, num_burn_in=20, num_draws=10, thinning=5)
+    result = distil(
+        inputs, np.full_like(labels, -1), logits[:, :1], STUDENT, seed=0, config=replace(GIVEN, sampling=sampling)
+    )
+    assert not result.posterior.is_stacked
+    draws = flatten_chains(result.posterior.run.positions)
+    probs = jax.vmap(lambda params: jax.nn.softmax(STUDENT.apply(params, jnp.asarray(inputs))))(draws).mean(0)
+    assert float((probs.argmax(1) == (inputs[:, 0] > 0)).mean()) > 0.9
 
 
 @pytest.mark.parametrize("schedule", ["polynomial", "cyclical"])

@@ -75,5 +75,5 @@ def test_the_weighted_sum_is_unbiased(examples, num_labelled, num_unlabelled):
 def test_a_batch_too_small_is_refused():
     with pytest.raises(InputError, match="batch_size"):
         stratified_minibatch(num_labelled=3, num_unlabelled=4, batch_size=0)
-    with pytest.raises(InputError, match="labelled"):
+    with pytest.raises(InputError, match="batch_size: found 1, expected two or more"):
         stratified_minibatch(num_labelled=3, num_unlabelled=4, batch_size=1)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import log_posterior
@@ -237,24 +236,3 @@ def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to
     score = cross_validation(jax.random.key(1), student, [fold], build=build, draw_batch=full_batch, budget=budget)
     agrees = score(candidate).log_scores[0, np.asarray(is_held_out)] > np.log(0.5)
     assert agrees.all() if num_starts == 2 else not agrees.any()
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"power": -0.1},
-        {"concentration": 0.0},
-        {"center_scale": 0.0},
-        {"wide_scale": -1.0},
-        {"temperature": 0.0},
-        {"power": float("nan")},
-    ],
-    ids=lambda given: next(iter(given)) + str(next(iter(given.values()))),
-)
-def test_given_settings_that_are_none_are_refused_at_once(given):
-    with pytest.raises(InputError, match=next(iter(given))):
-        GivenSettings(**given)
-
-
-def test_an_infinite_scale_around_the_centers_may_be_given():
-    assert GivenSettings(center_scale=float("inf")).center_scale == float("inf")

@@ -207,3 +207,8 @@ def test_a_full_disk_is_a_storage_error_and_leaves_no_half_a_json_file(tmp_path)
         assert "Free some space or choose another disk" in line
         assert name in line
     assert os.listdir(tmp_path) == ["array"]
+
+
+def test_a_directory_where_a_file_should_be_is_named(tmp_path):
+    with pytest.raises(InputError, match="file: found a directory, expected a file"):
+        storage.read_json(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.students import cnn, from_linen, from_nnx, mlp, num_parameters
+from mtbkd_jax.students import check_student, cnn, from_linen, from_nnx, mlp, num_parameters
 
 INPUTS = jax.random.normal(jax.random.key(7), (5, 3))
 
@@ -82,3 +82,31 @@ def test_an_image_is_classified_apart_from_its_batch(image_shape):
     together = apply(params, images)
     alone = apply(params, images[1:2])
     np.testing.assert_allclose(together[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: mlp(num_features=0, hidden=(4,), num_classes=2),
+        lambda: mlp(num_features=2, hidden=(4, 0), num_classes=2),
+        lambda: mlp(num_features=2, hidden=(4,), num_classes=0),
+        lambda: cnn(image_shape=(8, 8), channels=(-1,), num_classes=2),
+    ],
+    ids=["no feature", "no unit", "no class", "a negative width"],
+)
+def test_a_layer_without_units_is_refused(build):
+    with pytest.raises(InputError, match="expected a whole number, 1 or above"):
+        build()
+
+
+def test_no_hidden_layer_is_a_linear_student():
+    assert num_parameters(mlp(num_features=2, hidden=(), num_classes=3)) == 2 * 3 + 3
+
+
+@pytest.mark.parametrize("student", [mlp(num_features=3, hidden=(4,), num_classes=2), from_nnx(NNXNet)])
+def test_a_student_of_other_inputs_or_classes_is_refused(student):
+    check_student(student, (3,), 2, "PLACE")
+    with pytest.raises(InputError, match=r"PLACE: inputs: found examples of shape \(4,\)"):
+        check_student(student, (4,), 2, "PLACE")
+    with pytest.raises(InputError, match=r"PLACE: student: found logits of shape \(2, 2\) .*, expected \(2, 3\)"):
+        check_student(student, (3,), 3, "PLACE")

@@ -148,6 +148,25 @@ def test_a_run_is_not_taken_up_unasked(tmp_path):
         begin(tmp_path)
 
 
+def begin_and_be_refused(path, *, is_learned):
+    with unfinished_run(path, Asked(), {}, resume=False):
+        if is_learned:
+            (path / "learned").mkdir()
+        raise InputError("data", "labels", "none", "some", "Label some.")
+
+
+def test_a_run_that_was_refused_before_it_learned_anything_leaves_its_directory_free(tmp_path):
+    with pytest.raises(InputError, match="labels"):
+        begin_and_be_refused(tmp_path / "run", is_learned=False)
+    begin(tmp_path / "run", Asked(num_draws=200))
+
+
+def test_a_run_that_was_refused_after_it_had_learned_something_is_kept(tmp_path):
+    with pytest.raises(InputError, match="labels"):
+        begin_and_be_refused(tmp_path / "run", is_learned=True)
+    begin(tmp_path / "run", digests=(), resume=True)
+
+
 def test_a_directory_of_something_else_is_not_taken_for_a_run(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="files in it"):
