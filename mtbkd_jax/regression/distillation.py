@@ -25,8 +25,8 @@ from mtbkd_jax.sampling import ChainRun
 from mtbkd_jax.students import Student
 
 _TRUST = learned_gaussian_trust()
-_LONG = ChainPlan(num_mode_steps=1000, num_warm_up=300, num_draws=150, thinning=2, num_leapfrog_steps=20)
-_SHORT = ChainPlan(num_mode_steps=500, num_warm_up=60, num_draws=60, thinning=1, num_leapfrog_steps=15)
+_LONG = ChainPlan(num_mode_steps=1000, num_warm_up=200, num_draws=200, thinning=1, num_leapfrog_steps=15)
+_SHORT = ChainPlan(num_mode_steps=400, num_warm_up=40, num_draws=40, thinning=1, num_leapfrog_steps=10)
 
 
 @dataclass(frozen=True)
