@@ -10,6 +10,7 @@ from typing import Any
 _NAMES_OF_MODULE = {
     "alignment": (
         "align_params",
+        "average_params",
         "barrier",
         "cnn_layers",
         "mlp_layers",

@@ -92,6 +92,27 @@ def align_params(params: Params, reference: Params, layers: Sequence[Layer]) -> 
     return jax.tree.unflatten(jax.tree.structure(params), aligned)
 
 
+def average_params(restarts: Sequence[Params], layers: Sequence[Layer]) -> Params:
+    """One center from several distillations: their mean, after all have been aligned to the first.
+
+    The restarts differ in the order of their units and in where the climb ended; the order is undone, and the mean is
+    over what is left. Where that is more than noise the mean lies on a barrier between them (``barrier`` says how
+    high), and any one of them is the better center.
+
+    Args:
+      restarts: parameters of networks with the same architecture, one or more.
+      layers: as for :func:`align_params`.
+
+    Raises:
+      InputError: if there are none, or they cannot be aligned.
+    """
+    if not restarts:
+        raise InputError("average_params", "restarts", "none", "one or more", "Distil the center at least once.")
+    reference, *others = restarts
+    aligned = [reference, *(align_params(params, reference, layers) for params in others)]
+    return jax.tree.map(lambda *leaves: jnp.mean(jnp.stack(leaves), axis=0), *aligned)
+
+
 def barrier(loss: Callable[[Params], Scalar], a: Params, b: Params, *, num_points: int = 25) -> Scalar:
     """How far the loss rises above a straight line on the way from one network to another.
 

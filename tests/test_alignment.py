@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbkd_jax.alignment import align_params, barrier, cnn_layers, mlp_layers
+from mtbkd_jax.alignment import align_params, average_params, barrier, cnn_layers, mlp_layers
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.students import cnn, mlp
@@ -53,6 +53,19 @@ def test_a_fresh_student_is_recognised_though_its_biases_are_all_the_same(studen
     reference = student.init(jax.random.key(0))
     aligned = align_params(permuted(reference, layers, 1), reference, layers)
     jax.tree.map(np.testing.assert_array_equal, aligned, reference)
+
+
+@STUDENTS
+def test_the_mean_of_restarts_does_not_mind_the_order_of_their_units(student, layers, input_shape):
+    reference = random_params(student, 0)
+    noisy = [jax.tree.map(lambda leaf, sign=sign: leaf + sign * 0.01, reference) for sign in (-1, 1)]
+    mean = average_params([reference, *(permuted(params, layers, 3) for params in noisy)], layers)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mean, reference)
+
+
+def test_a_mean_of_no_restarts_is_refused():
+    with pytest.raises(InputError, match="at least once"):
+        average_params([], mlp_layers(1))
 
 
 @STUDENTS

@@ -4,7 +4,9 @@ The main job's digits and three teachers. For each of five seeds, centers are di
 into a small convolutional network, twice: from two initialisations. Then for pairs of centers
 
 - the distance between them, and how far the loss rises on the straight line from one to the other, as they are;
-- the same after the units of the second have been permuted to bring it close to the first.
+- the same after the units of the second have been permuted to bring it close to the first;
+- how far the loss of their aligned mean lies above the mean of their losses: for one pool from two starts that is what a
+  center averaged over restarts would cost.
 
 The loss is the cross-entropy with the mean of the teachers' probabilities on the test images, in nats an image.
 
@@ -21,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.study import markdown_table, results_files, study_parser, write_results
-from mtbkd_jax.alignment import Layer, align_params, barrier, cnn_layers, mlp_layers
+from mtbkd_jax.alignment import Layer, align_params, average_params, barrier, cnn_layers, mlp_layers
 from mtbkd_jax.centers import distil_centers
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.digits import digits_study
@@ -45,6 +47,7 @@ COLUMNS = {
     "aligned_distance": "distance, aligned",
     "barrier": "barrier",
     "aligned_barrier": "barrier, aligned",
+    "excess_of_mean": "aligned mean",
 }
 
 
@@ -110,6 +113,9 @@ def run_seed(seed: int) -> list[dict[str, Any]]:
                     "aligned_distance": _distance(reference, aligned),
                     "barrier": float(barrier(loss, reference, params)),
                     "aligned_barrier": float(barrier(loss, reference, aligned)),
+                    "excess_of_mean": float(
+                        loss(average_params([reference, params], layers)) - (loss(reference) + loss(params)) / 2
+                    ),
                 }
             )
     return rows
