@@ -4,14 +4,14 @@
 
 f_i = f(x_i; θ) is the student's mean, λ the concentration, and component 0 the broad one, "nobody knows": the mean and
 the standard deviation of the targets. The counterpart of the Dirichlet mixture of ``mtbkd_jax.function_prior`` and the
-paper's outlook (arXiv 2605.27967): with λ = 1 a teacher counts as one observation of f_i with its own error.
+paper's outlook (arXiv 2605.27967): with λ = 1 a teacher counts as one observation of f_i with its own error. Everything
+that does not depend on θ is computed once, in ``gaussian_components``.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_not_negative, check_positive
@@ -25,13 +25,18 @@ class GaussianComponents(NamedTuple):
 
     Attributes:
       means: m_i^g.
-      sds: standard deviations, those of teachers divided by √λ.
-      log_weights: log w_i^g.
+      precisions: one over the variances, those of teachers multiplied by λ.
+      log_offsets: log w_i^g plus the log normaliser of the Gaussian, nats.
     """
 
     means: Float[Array, "examples components"]
-    sds: Float[Array, "examples components"]
-    log_weights: Float[Array, "examples components"]
+    precisions: Float[Array, "examples components"]
+    log_offsets: Float[Array, "examples components"]
+
+    @property
+    def log_weights(self) -> Float[Array, "examples components"]:
+        """log w_i^g."""
+        return self.log_offsets - _log_normalisers(self.precisions)
 
 
 def gaussian_components(
@@ -58,7 +63,8 @@ def gaussian_components(
     def beside(of_broad: Array, of_teachers: Array) -> Array:
         return jnp.concatenate([jnp.full_like(of_teachers[:, :1], of_broad), of_teachers], axis=1)
 
-    return GaussianComponents(beside(broad.mean, means), beside(broad.sd, sds / jnp.sqrt(concentration)), log_weights)
+    precisions = beside(broad.sd**-2, concentration / jnp.square(sds))
+    return GaussianComponents(beside(broad.mean, means), precisions, log_weights + _log_normalisers(precisions))
 
 
 def gaussian_mixture_prior(*, power: float | Float[Array, ""] = 1.0) -> PerExampleTerm:
@@ -83,12 +89,15 @@ def gaussian_responsibilities(
 ) -> Float[Array, "examples components"]:
     """r_i^g ∝ w_i^g Normal(f_i; m_i^g, ·): how far each component explains the student's mean; rows sum to one.
 
-    The gradient of the log prior is power · Σ_g r_i^g (m_i^g − f_i) / sd_g², so a teacher pulls on the student in
-    proportion to its r.
+    The gradient of the log prior is power · Σ_g r_i^g (m_i^g − f_i) precision_i^g, so a teacher pulls on the student
+    in proportion to its r.
     """
     return jax.nn.softmax(_component_log_densities(outputs, components), axis=1)
 
 
 def _component_log_densities(outputs: Array, components: GaussianComponents) -> Array:
-    errors = (outputs[:, :1] - components.means) / components.sds
-    return components.log_weights + norm.logpdf(errors) - jnp.log(components.sds)
+    return components.log_offsets - 0.5 * components.precisions * jnp.square(outputs[:, :1] - components.means)
+
+
+def _log_normalisers(precisions: Array) -> Array:
+    return 0.5 * jnp.log(precisions / (2 * jnp.pi))
