@@ -22,7 +22,12 @@ METRICS = {
 }
 """The metrics of a run that tables show, and the titles of their columns."""
 
-_OTHER_TITLES = {"auroc_multi": "multi AUROC", "share_r_hat_below_1.05": "R-hat ≤ 1.05"}
+_OTHER_TITLES = {
+    "auroc_multi": "multi AUROC",
+    "error_detection_auroc": "error AUROC",
+    "ood_auroc": "OOD AUROC",
+    "share_r_hat_below_1.05": "R-hat ≤ 1.05",
+}
 
 _SHORT_NAMES = {"negative_log_likelihood": "nll", "expected_calibration_error": "ece"}
 

@@ -16,10 +16,8 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -27,22 +25,30 @@ import jax
 with contextlib.suppress(RuntimeError):
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
-import numpy as np
-
-from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
+from experiments.methods import (
+    KD,
+    KD_BY_TRUST,
+    METRICS,
+    Draws,
+    Row,
+    Task,
+    compare,
+    draws_of,
+    row_of,
+    single_draw,
+    timed,
+    usual_losses,
+)
+from experiments.study import results_files, rows_of, study_parser, write_comparison
 from mtbkd_jax.approximations import dropout_draws, ensemble_draws, laplace_draws, mean_field_draws, swag_draws
 from mtbkd_jax.baselines import ClassicalStudent, distil_classically, gradient_space_loss, pooled_loss
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.digits import digits_study
-from mtbkd_jax.distillation import distil, learn
+from mtbkd_jax.distillation import distil
 from mtbkd_jax.examples import full_batch
-from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
-from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
-from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.step_size import largest_curvature
 from mtbkd_jax.students import mlp
-from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.weighting import confidence_aware_weighting, entropy_weighting, uniform_weighting
 
@@ -52,14 +58,12 @@ NUM_LABELS = 100
 NUM_DRAWS = 100
 NUM_MEMBERS = 10
 CONFIG = DistillationConfig()
-LOSSES = {
-    "KD": pooled_loss(uniform_weighting()),
+LOSSES = usual_losses(CONFIG) | {
     "KD by entropy (EBKD)": pooled_loss(entropy_weighting()),
     "CA-MKD": pooled_loss(confidence_aware_weighting()),
     "AE-KD": gradient_space_loss(),
-    "KD by learned trust": pooled_loss(learned_trust(num_folds=CONFIG.num_folds)),
 }
-APPROXIMATED = ("KD", "KD by learned trust")
+APPROXIMATED = (KD, KD_BY_TRUST)
 
 
 def main() -> None:
@@ -69,75 +73,43 @@ def main() -> None:
     options = parser.parse_args()
     files = results_files(options)
     runs = [run for seed in options.seeds for run in run_seed(seed)]
-    rows = rows_of(runs, (*METRICS, "error_detection_auroc", "seconds"))
+    rows = rows_of(runs, (*METRICS, "seconds"))
     write_comparison(files, "baselines", options.seeds, rows, runs)
 
 
-def run_seed(seed: int) -> list[dict[str, Any]]:
+def run_seed(seed: int) -> list[Row]:
     """Every method on one seed; seconds include the choice of settings and the compilation."""
     study = digits_study(seed=seed, num_labels=NUM_LABELS)
     standardize = Standardizer.fit(study.pool_inputs)
-    inputs, test_inputs = standardize(study.pool_inputs), standardize(study.test_inputs)
-    learn_key, classical_key, draw_key, plain_key, sample_key = jax.random.split(jax.random.key(seed), 5)
-    runs: list[dict[str, Any]] = []
+    task = Task(
+        inputs=standardize(study.pool_inputs),
+        labels=study.pool_labels,
+        teacher_names=study.teacher_names,
+        teacher_logits=study.pool_teacher_logits,
+        test_inputs=standardize(study.test_inputs),
+        test_labels=study.test_labels,
+        test_teacher_logits=study.test_teacher_logits,
+    )
+    compare_key, plain_key, draw_key = jax.random.split(jax.random.key(seed), 3)
+    comparison = compare(compare_key, task, STUDENT, seed=seed, losses=LOSSES, config=CONFIG)
+    rows = list(comparison.rows)
+    seconds_of = {row["method"]: row["seconds"] for row in rows}
 
-    def add(method: str, make: Callable[[], tuple[Params, np.ndarray | None]], already: float = 0.0) -> None:
-        """Make the draws of a method, and score them; ``already`` seconds were spent on what it starts from."""
-        start = time.perf_counter()
-        draws, weights = make()
-        jax.block_until_ready(draws)
-        seconds = already + time.perf_counter() - start
-        metrics = all_metrics(predictive_log_probs(STUDENT, draws, test_inputs), study.test_labels, weights)
-        runs.append({"method": method, "seed": seed, **metrics, "seconds": seconds})
-        print(seed, method, {name: runs[-1][name] for name in METRICS}, f"{seconds:.0f} s", flush=True)
+    def add(method: str, draws: Draws, seconds: float) -> None:
+        rows.append(row_of(method, task, STUDENT, draws, seed, seconds))
 
-    start = time.perf_counter()
-    lessons, _, choice = learn(learn_key, inputs, study.pool_labels, study.pool_teacher_logits, STUDENT, config=CONFIG)
-    learning = time.perf_counter() - start
-
-    students: dict[str, ClassicalStudent] = {}
-
-    def one_student(method: str, **options: Any) -> tuple[Params, None]:
-        students[method] = distil_classically(classical_key, STUDENT, lessons, CONFIG, **options)
-        return jax.tree.map(lambda leaf: leaf[None], students[method].params), None
-
-    add("no distillation", lambda: one_student("no distillation", strengths=(0.0,)))
-    for method, loss in LOSSES.items():
-        add(method, lambda method=method, loss=loss: one_student(method, loss=loss))
-    seconds = {run["method"]: run["seconds"] for run in runs}
+    plain, seconds = timed(distil_classically, plain_key, STUDENT, comparison.lessons, CONFIG, strengths=(0.0,))
+    add("no distillation", single_draw(plain), seconds)
     for method in APPROXIMATED:
         for name, approximate in APPROXIMATIONS.items():
-            add(f"{name} of {method}", lambda: (approximate(draw_key, students[method]), None), seconds[method])  # noqa: B023
-
-    def posterior(sampled: SampledPosterior) -> tuple[Params, np.ndarray]:
-        return flatten_chains(sampled.run.positions), sampled.draw_weights
-
+            params, seconds = timed(approximate, draw_key, comparison.students[method])
+            add(f"{name} of {method}", Draws(params), seconds_of[method] + seconds)
     for index, name in enumerate(study.teacher_names):
-        logits = study.pool_teacher_logits[:, [index]]
-        add(
-            f"BKD of {name}",
-            lambda: posterior(
-                distil(
-                    inputs,
-                    study.pool_labels,
-                    logits,  # noqa: B023
-                    STUDENT,
-                    seed=seed,
-                    weighting=uniform_weighting(),
-                    config=CONFIG,
-                ).posterior
-            ),
-        )
-    for method, key, settings in (
-        ("no teacher", plain_key, choice.no_teacher),
-        ("MT-BKD", sample_key, choice.settings),
-    ):
-        add(
-            method,
-            lambda: posterior(sample_posterior(key, STUDENT, lessons, settings, config=CONFIG)),  # noqa: B023
-            learning,
-        )
-    return runs
+        logits = task.teacher_logits[:, [index]]
+        options = {"seed": seed, "weighting": uniform_weighting(), "config": CONFIG}
+        distilled, seconds = timed(distil, task.inputs, task.labels, logits, STUDENT, **options)
+        add(f"BKD of {name}", draws_of(distilled.posterior), seconds)
+    return rows
 
 
 def ensemble(key: Key, student: ClassicalStudent) -> Params:

@@ -1,0 +1,1 @@
+"""CIFAR-10 with three residual networks as teachers."""

@@ -1,0 +1,1 @@
+"""Digits of several domains, with a convolutional network as the expert of each."""
