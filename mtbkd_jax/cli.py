@@ -72,8 +72,8 @@ class Fit:
     weights: tuple[float, ...] = ()
     """The weights of ``fixed``, one for each teacher."""
     centers: tuple[str, ...] = ()
-    """``name=PATH`` of parameters of the student's own architecture (a safetensors file or an Orbax checkpoint) that
-    stand for those distilled from the teacher of this name."""
+    """``name=PATH`` of a safetensors file or an Orbax checkpoint with parameters of this very student, which stand for
+    those distilled from the teacher of this name."""
     distillation: Annotated[DistillationConfig, tyro.conf.arg(name="")] = field(default_factory=DistillationConfig)
     """How the student is distilled."""
     seed: int = 0
@@ -97,7 +97,7 @@ class Predict:
     run: tyro.conf.Positional[Path]
     """The run's directory."""
     inputs: Path
-    """An NPZ file with ``inputs [N, ...]``, and ``ids`` if you like."""
+    """An NPZ file with ``inputs [N, ...]``, raw as those of the training; other fields are left alone."""
     output: Path
     """The NPZ file to write; it must not exist."""
     level: float = 0.95

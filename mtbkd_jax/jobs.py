@@ -11,9 +11,10 @@ from rich.table import Table
 
 from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
-from mtbkd_jax.checks import check_labels, check_not_negative, check_seed
+from mtbkd_jax.checks import check_labels, check_not_negative, check_seed, check_whole
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
+from mtbkd_jax.diagnostics import LEAST_DRAWS
 from mtbkd_jax.digits import digits_study
 from mtbkd_jax.distillation import Distillation, learn
 from mtbkd_jax.errors import InputError
@@ -59,6 +60,7 @@ def fit(config: "Fit") -> None:
     console = Console()
     _check_options(config)
     check_configuration(config.distillation)
+    check_whole("sampling", LEAST_DRAWS, num_draws=config.distillation.sampling.num_draws)  # for the diagnostics
     dataset = read_dataset(config.data)
     teachers = open_teachers(config.teachers, kind=config.kind)
     for teacher in teachers:

@@ -177,6 +177,9 @@ def gaussian_prior(scale: float | Float[Array, ""]) -> Callable[[Params], Scalar
 def _check_mixture(centers: Array, scales: Array, log_weights: Array) -> None:
     """Refuse what makes no mixture; of what is traced by JAX only the shape can be looked at."""
     where = "WeightMixture"
+    if jnp.ndim(centers) != 2 or 0 in centers.shape:
+        expected, action = "(components, parameters), at least one of each", "Stack flat parameter vectors."
+        raise InputError(where, "centers", f"shape {jnp.shape(centers)}", expected, action)
     num_components, num_parameters = centers.shape
     if jnp.shape(scales) not in ((num_components,), (num_components, num_parameters)):
         expected = f"({num_components},) or ({num_components}, {num_parameters})"

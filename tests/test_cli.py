@@ -137,6 +137,32 @@ def test_evaluate_writes_metrics_and_figures(files, run):
             ["fit", "--data", "FILES/data.npz", "--teachers", "a=FILES/none.npz", "--out", "FILES/n"],
             id="no teacher file",
         ),
+        pytest.param(
+            ["fit", "--data", "FILES/data.npz", "--teachers", "--out", "FILES/n"],
+            id="no teacher",
+        ),
+        *(
+            pytest.param(
+                ["fit", "--data", "FILES/data.npz", "--teachers", "a=FILES/a.npz", "--out", "FILES/n", option, value],
+                id=f"{option} {value}",
+            )
+            for option, value in [
+                ("--settings.power", "-1"),
+                ("--softening", "0"),
+                ("--num-folds", "1"),
+                ("--sampling.thinning", "0"),
+                ("--sampling.num-draws", "4"),
+                ("--student.hidden", "0"),
+                ("--seed", str(2**64)),
+                ("--checkpoint-seconds", "nan"),
+            ]
+        ),
+        pytest.param(["predict", "RUN", "--inputs", "FILES", "--output", "FILES/x.npz"], id="inputs are a directory"),
+        pytest.param(
+            ["predict", "RUN", "--inputs", "FILES/test.npz", "--output", "FILES/x.npz", "--level", "2"], id="level"
+        ),
+        pytest.param(["run", "digits", "--out", "FILES"], id="not empty"),
+        pytest.param(["run", "digits", "--out", "FILES/n", "--num-labels", "601"], id="too many labels"),
     ],
 )
 def test_a_mistake_ends_with_one_message_and_status_2(files, run, arguments, capsys):
@@ -144,6 +170,7 @@ def test_a_mistake_ends_with_one_message_and_status_2(files, run, arguments, cap
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+    assert not (files / "n" / "config.json").exists()
     message = capsys.readouterr().err
     assert message.startswith("mtbkd: ")
     assert "Traceback" not in message

@@ -180,6 +180,7 @@ LOG_WEIGHTS = jnp.log(jnp.array([0.3, 0.7]))
         ("log_weights", jnp.array([0.3, 0.7]), "weights that sum to 3.364"),
         ("log_weights", jnp.full(2, -jnp.inf), "weights that sum to 0"),
         ("log_weights", jnp.array([0.0, jnp.inf]), "weights that sum to inf"),
+        ("centers", CENTERS[:0], r"shape \(0, 3\), expected \(components, parameters\)"),
         ("centers", CENTERS.at[1, 0].set(jnp.nan), "component 1, and 1 of 2"),
         ("centers", CENTERS.at[:, 0].set(-jnp.inf), "component 0, and 2 of 2"),
     ],
