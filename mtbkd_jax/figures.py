@@ -192,26 +192,33 @@ def responsibilities_by_class(
     Returns:
       The figure: a heat map, a row for each class; rows without an example are blank.
     """
-    means, interval = np.asarray(means), np.asarray(interval)
-    columns = ["nobody", *teacher_names]
-    figure = _figure(height=1.9 + 0.5 * len(class_names))
-    axes = figure.subplots()
-    image = axes.imshow(means, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(means):
-        if not np.isnan(value):
-            colour = "black" if value > 0.55 else "white"
-            low, high = interval[:, row, column]
-            text = f"{value:.2f}\n{low:.2f}–{high:.2f}"
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=10)
-    characters = 48 // len(columns)  # that fit side by side
-    wrapped = [textwrap.fill(name, max(characters, 1), break_long_words=False) for name in columns]
-    axes.set_xticks(np.arange(len(columns)), wrapped)
-    axes.set_yticks(np.arange(len(class_names)), class_names)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set(ylabel="class", title="Whom the student follows, by class")
-    figure.colorbar(image, ax=axes, label="mean responsibility", fraction=0.04).outline.set_visible(False)
-    return figure
+    return _components_by_class(
+        means, interval, teacher_names, class_names, "Whom the student follows, by class", "mean responsibility"
+    )
+
+
+@_styled
+def weights_by_class(
+    means: Float[np.ndarray | Array, "classes components"],
+    interval: Float[np.ndarray | Array, "2 classes components"],
+    teacher_names: Names,
+    class_names: Names,
+    *,
+    label: str = "mean weight",
+) -> "Figure":
+    """Which teacher is trusted, by true class.
+
+    Args:
+      means: mean weight of each component, column 0 the flat one; NaN for a class without an example.
+      interval: its ends.
+      teacher_names: name of each teacher, the columns from 1 on.
+      class_names: name of each class.
+      label: of the scale; what the interval is can be said here.
+
+    Returns:
+      The figure: a heat map, a row for each class; rows without an example are blank.
+    """
+    return _components_by_class(means, interval, teacher_names, class_names, "Who is trusted, by class", label)
 
 
 @_styled
@@ -315,6 +322,37 @@ def cross_validation(choice: Choice) -> "Figure":
         axes.set_ylabel("held-out NLL (nats)")
     title = "Settings chosen on the labels (star: the choice; dashed: no teacher)"
     figure.suptitle(title, x=0.02, ha="left", fontsize=12)
+    return figure
+
+
+def _components_by_class(
+    means: Float[np.ndarray | Array, "classes components"],
+    interval: Float[np.ndarray | Array, "2 classes components"],
+    teacher_names: Names,
+    class_names: Names,
+    title: str,
+    label: str,
+) -> "Figure":
+    """A heat map of shares that sum to one in each row, with the interval of each written below it."""
+    means, interval = np.asarray(means), np.asarray(interval)
+    columns = ["nobody", *teacher_names]
+    figure = _figure(height=1.9 + 0.5 * len(class_names))
+    axes = figure.subplots()
+    image = axes.imshow(means, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(means):
+        if not np.isnan(value):
+            colour = "black" if value > 0.55 else "white"
+            low, high = interval[:, row, column]
+            text = f"{value:.2f}\n{low:.2f}–{high:.2f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=10)
+    characters = 48 // len(columns)  # that fit side by side
+    wrapped = [textwrap.fill(name, max(characters, 1), break_long_words=False) for name in columns]
+    axes.set_xticks(np.arange(len(columns)), wrapped)
+    axes.set_yticks(np.arange(len(class_names)), class_names)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(ylabel="class", title=title)
+    figure.colorbar(image, ax=axes, label=label, fraction=0.04).outline.set_visible(False)
     return figure
 
 

@@ -15,6 +15,7 @@ from mtbkd_jax.figures import (
     risk_coverage,
     save_figure,
     traces,
+    weights_by_class,
 )
 from mtbkd_jax.metrics import area_under_risk_coverage, expected_calibration_error, reliability_bins
 from mtbkd_jax.selection import Choice, ScoredCandidate
@@ -63,6 +64,7 @@ FIGURES = {
     "reliability": lambda: reliability_diagram(PROBS, LABELS),
     "deviance": lambda: deviance_by_class(DEVIANCE, LABELS, CLASS_NAMES),
     "responsibilities": lambda: responsibilities_by_class(RESPONSIBILITIES, INTERVAL, TEACHER_NAMES, CLASS_NAMES),
+    "weights": lambda: weights_by_class(RESPONSIBILITIES, INTERVAL, TEACHER_NAMES, CLASS_NAMES, label="mean, range"),
     "risk coverage": lambda: risk_coverage(PROBS, LABELS, {"mean deviance": DEVIANCE, "constant": 0 * DEVIANCE}),
     "traces": lambda: traces(LOG_DENSITY, LOG_PROBS, probe_names=[*"abcdef"], class_names=CLASS_NAMES),
     "cross validation": lambda: cross_validation(choice()),
@@ -161,6 +163,13 @@ def test_responsibilities_show_the_means_of_every_component_and_class():
     axes = responsibilities_by_class(RESPONSIBILITIES, INTERVAL, TEACHER_NAMES, CLASS_NAMES).axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), RESPONSIBILITIES)
     assert [label.get_text().replace("\n", " ") for label in axes.get_xticklabels()] == ["nobody", *TEACHER_NAMES]
+
+
+def test_weights_are_shown_like_responsibilities_under_a_label_of_their_own():
+    axes, scale = FIGURES["weights"]().axes
+    np.testing.assert_allclose(axes.images[0].get_array(), RESPONSIBILITIES)
+    assert axes.get_title(loc="left") == "Who is trusted, by class"
+    assert scale.get_ylabel() == "mean, range"
 
 
 def test_risk_coverage_names_each_score_with_its_area():
