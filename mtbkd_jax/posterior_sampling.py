@@ -11,7 +11,8 @@ one component alone, and its draws count by the probability of that component:
    they do not. It stays that of Laplace where tempering would take many minutes, and at temperatures other than one,
    where the draws are of no mixture with weights that any evidence could give.
 4. Chains of one component count alike if they have mixed. Those that have not sit in modes of the function-space prior,
-   and are weighed by stacking. Their evidence would say which mode has most of the posterior; but where the prior's
+   and are weighed by stacking: by how well they predict labels, and the classes that the trust-weighted teachers give
+   to examples without one. Their evidence would say which mode has most of the posterior; but where the prior's
    thousands of pieces of advice are not as independent as it takes them to be, that mode is hundreds of nats ahead and
    often predicts worst.
 
@@ -24,6 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
@@ -67,6 +69,7 @@ from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, large
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows, tree_size
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
+from mtbkd_jax.weighting import pooled_probs
 
 WORTH_SAMPLING = 1e-3
 """Components of less posterior probability, by Laplace, are left out."""
@@ -197,17 +200,16 @@ def sample_posterior(
 
     alive = component_of_chain[run.failed_at < 0]
     positions = run.positions if sink is None else sink.positions()
-    log_probs, labels = _predictions_of_labels(student, positions, lessons)
+    predictions = _chain_predictions(student, positions, lessons, settings)
     if sampling.chain_weighting == "stacking":
-        return SampledPosterior(run, alive, first_look, is_damped, _stacked(log_probs, labels), is_stacked=True)
+        stacked = _stacked(predictions, np.arange(alive.size))
+        return SampledPosterior(run, alive, first_look, is_damped, stacked, is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1 and settings.temperature == 1:
         refined = _refined_evidence(evidence_key, likelihood, examples, positions, components, alive)
         if refined is not None:
             weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
-    chain_weights, is_stacked = weights_of_chains(
-        weights.weights, alive, log_probs, np.asarray(run.info.log_density), labels
-    )
+    chain_weights, is_stacked = weights_of_chains(weights.weights, alive, np.asarray(run.info.log_density), predictions)
     return SampledPosterior(run, alive, weights, is_damped, chain_weights, is_stacked)
 
 
@@ -268,21 +270,39 @@ def worth_sampling(
     return by_weight[weights[by_weight] >= least]
 
 
+class ChainPredictions(NamedTuple):
+    """What chains that have not mixed are weighed by.
+
+    Attributes:
+      labels: of labelled examples.
+      log_probs: predictions of them by every draw, in nats.
+      num_labels: that those stand for.
+      advice: pseudo-labels of each class that the teachers give to each of some examples without a label.
+      advised_log_probs: predictions of these by every chain, in nats.
+      temperature: of the posterior that was sampled.
+    """
+
+    labels: Int[np.ndarray, " labelled"]
+    log_probs: Float[np.ndarray, "chains draws labelled classes"]
+    num_labels: int
+    advice: Float[np.ndarray, "advised classes"]
+    advised_log_probs: Float[np.ndarray, "chains advised classes"]
+    temperature: float
+
+
 def weights_of_chains(
     component_weights: Float[np.ndarray, " components"],
     component_of_chain: Int[np.ndarray, " chains"],
-    log_probs: Float[np.ndarray, "chains draws labelled classes"],
     log_density: Float[np.ndarray, "chains draws"],
-    labels: Int[np.ndarray, " labelled"],
+    predictions: ChainPredictions,
 ) -> tuple[Float[np.ndarray, " chains"], bool]:
     """What each chain counts: its component's weight, shared equally where chains have mixed and by stacking elsewhere.
 
     Args:
       component_weights: of all components.
       component_of_chain: what each chain has sampled.
-      log_probs: predictions of labelled examples, in nats.
       log_density: of the draws.
-      labels: of those examples; with fewer than there are chains, all chains of a component count alike.
+      predictions: of the same chains; with fewer labels than there are chains, all chains of a component count alike.
 
     Returns:
       The weights, which sum to one, and whether stacking had a part in them.
@@ -291,10 +311,10 @@ def weights_of_chains(
     for component in np.unique(component_of_chain):
         chains = np.flatnonzero(component_of_chain == component)
         shares = np.full(chains.size, 1 / chains.size)
-        if chains.size > 1 and labels.size >= chains.size and log_density.shape[1] >= LEAST_DRAWS:
-            diagnostics = diagnose(log_probs[chains, :, :_NUM_PROBES], log_density[chains])
+        if chains.size > 1 and predictions.labels.size >= chains.size and log_density.shape[1] >= LEAST_DRAWS:
+            diagnostics = diagnose(predictions.log_probs[chains, :, :_NUM_PROBES], log_density[chains])
             if diagnostics.has_moved and not diagnostics.has_mixed:
-                shares, is_stacked = _stacked(log_probs[chains], labels), True
+                shares, is_stacked = _stacked(predictions, chains), True
         chain_weights[chains] = component_weights[component] * shares
     return chain_weights / chain_weights.sum(), is_stacked
 
@@ -306,24 +326,43 @@ def check_labels_to_stack_by(sampling: SamplingConfig, num_labelled: int) -> Non
         raise InputError("sampling", "chain_weighting", "stacking, and no label", "labels to stack by", action)
 
 
-def _stacked(
-    log_probs: Float[np.ndarray, "chains draws labelled classes"], labels: Int[np.ndarray, " labelled"]
-) -> Float[np.ndarray, " chains"]:
-    log_likelihood = np.take_along_axis(log_probs, labels[None, None, :, None], axis=3)[..., 0]
-    return stacking_weights(leave_one_out_log_scores(log_likelihood))
+def _stacked(predictions: ChainPredictions, chains: Int[np.ndarray, " stacked"]) -> Float[np.ndarray, " stacked"]:
+    """Weights of some of the chains by stacking."""
+    labels, advice = predictions.labels, predictions.advice
+    log_likelihood = np.take_along_axis(predictions.log_probs[chains], labels[None, None, :, None], axis=3)[..., 0]
+    of_labels = leave_one_out_log_scores(log_likelihood, temperature=predictions.temperature)
+    of_advice = predictions.advised_log_probs[chains].reshape(chains.size, -1)
+    counts = np.concatenate([np.full(labels.size, predictions.num_labels / labels.size), advice.reshape(-1)])
+    return stacking_weights(np.concatenate([of_labels, of_advice], axis=1), counts)
 
 
-def _predictions_of_labels(
-    student: Student, positions: Params, lessons: Lessons
-) -> tuple[Float[np.ndarray, "chains draws labelled classes"], Int[np.ndarray, " labelled"]]:
-    """Log class probabilities of labelled examples, no more than stacking needs, and their labels."""
+def _chain_predictions(
+    student: Student, positions: Params, lessons: Lessons, settings: PosteriorSettings
+) -> ChainPredictions:
+    """Predictions of no more examples than stacking needs, which stand for all.
+
+    An example's advice counts for power · λ labels: λ pseudo-labels, each worth what the power says.
+    """
     labels = np.asarray(lessons.examples.labels)
-    rows = np.flatnonzero(labels >= 0)[:_NUM_STACKED]
-    num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
-    if rows.size == 0:  # not every network takes no example at all
-        return np.zeros((num_chains, num_draws, 0, lessons.teacher_probs.shape[2])), labels[rows]
-    log_probs = predictive_log_probs(student, flatten_chains(positions), lessons.examples.inputs[rows])
-    return log_probs.reshape(num_chains, num_draws, *log_probs.shape[1:]), labels[rows]
+    labelled, advised = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    rows = labelled[:_NUM_STACKED]
+    # Neighbours in the user's order may be alike: rows from all over it.
+    asked = advised[np.linspace(0, advised.size - 1, min(_NUM_STACKED, advised.size)).astype(int)]
+    pool = pooled_probs(lessons.teacher_probs[asked], lessons.log_weights[asked])
+    worth = float(settings.power * settings.concentration) * advised.size / max(asked.size, 1)
+
+    def by_chain(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
+        num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
+        if rows.size == 0:  # not every network takes no example at all
+            return np.zeros((num_chains, num_draws, 0, lessons.teacher_probs.shape[2]))
+        log_probs = predictive_log_probs(student, flatten_chains(positions), lessons.examples.inputs[rows])
+        return log_probs.reshape(num_chains, num_draws, *log_probs.shape[1:])
+
+    of_asked = by_chain(asked)
+    advised_log_probs = scipy.special.logsumexp(of_asked, axis=1) - np.log(of_asked.shape[1])
+    temperature = float(settings.temperature)
+    advice = worth * np.asarray(pool)
+    return ChainPredictions(labels[rows], by_chain(rows), labelled.size, advice, advised_log_probs, temperature)
 
 
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, num_chains: int) -> Params:

@@ -45,3 +45,21 @@ def test_labels_that_all_draws_find_equally_probable():
     log_likelihood = np.zeros((1, 100, 3))
     log_likelihood[0, :, 1] = np.log(0.25)
     np.testing.assert_allclose(leave_one_out_log_scores(log_likelihood), [[0.0, np.log(0.25), 0.0]], atol=1e-12)
+
+
+def test_a_count_is_worth_so_many_repetitions():
+    log_scores = np.log(np.random.default_rng(0).uniform(0.05, 0.95, (3, 5)))
+    counts = np.array([1, 4, 2, 7, 3])
+    np.testing.assert_allclose(
+        stacking_weights(log_scores, counts.astype(float)), stacking_weights(log_scores.repeat(counts, axis=1))
+    )
+
+
+def test_leave_one_out_scores_of_a_tempered_posterior_take_out_as_much_as_a_label_had_put_in():
+    """At T = .5 every label of the coin counts twice: without label i, (2 heads elsewhere + 1) / (2 (n − 1) + 2)."""
+    labels = np.array([1] * 14 + [0] * 6)
+    heads = scipy.stats.beta(1 + 2 * 14, 1 + 2 * 6).ppf((np.arange(4000) + 0.5) / 4000)
+    heads = np.random.default_rng(0).permutation(heads)[None, :, None]
+    scores = leave_one_out_log_scores(np.log(np.where(labels == 1, heads, 1 - heads)), temperature=0.5)
+    others = np.where(labels == 1, 2 * 13 + 1, 2 * 5 + 1) / (2 * 19 + 2)
+    np.testing.assert_allclose(scores, np.log([others]), atol=0.002)

@@ -5,8 +5,8 @@ into a small convolutional network, twice: from two initialisations. Then for pa
 
 - the distance between them, and how far the loss rises on the straight line from one to the other, as they are;
 - the same after the units of the second have been permuted to bring it close to the first;
-- how far the loss of their aligned mean lies above the mean of their losses: for one pool from two starts that is what a
-  center averaged over restarts would cost.
+- how far the loss of their aligned mean lies above the mean of their losses: for one pool from two starts that is what
+  a center averaged over restarts would cost.
 
 The loss is the cross-entropy with the mean of the teachers' probabilities on the test images, in nats an image.
 

@@ -5,7 +5,7 @@ trust learned on the labels and a function-space prior strong enough to have man
 chooses on the labels. The predictions of the six chains are averaged in three ways:
 
 - all chains alike;
-- by the library's weights: stacking, where the chains have not mixed;
+- by the library's weights: stacking by labels and advice, where the chains have not mixed;
 - the chain with the highest mean log density alone, which is what weights by evidence come down to at these distances;
 
 and compared with the chain that turns out best on the test points. Writes ``results.json`` and ``table.md`` to the
