@@ -161,7 +161,8 @@ def row_of(method: str, task: Task, student: Student, draws: Draws, seed: int, s
     metrics = all_metrics(log_probs, task.test_labels, draws.weights)
     if task.outside_inputs is not None:
         outside = predictive_log_probs(student, draws.params, task.outside_inputs)
-        entropies = (np.asarray(predictive_entropy(jnp.asarray(part), draws.weights)) for part in (log_probs, outside))
+        weights = None if draws.weights is None else jnp.asarray(draws.weights)
+        entropies = (np.asarray(predictive_entropy(jnp.asarray(part), weights)) for part in (log_probs, outside))
         metrics["ood_auroc"] = out_of_distribution_auroc(*entropies)
     result = {"method": method, "seed": seed, **metrics, "seconds": seconds}
     print(

@@ -25,6 +25,7 @@ import jax
 with contextlib.suppress(RuntimeError):
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -177,7 +178,7 @@ def halved(images: UInt8[np.ndarray, "images 28 28 3"]) -> Float[np.ndarray, "im
 
 def figure_of(prepared: Prepared, student: Student, draws: Draws) -> "Figure":
     """The test images that the student is surest of, and least sure of."""
-    prediction = predict(student, draws.params, prepared.task.test_inputs, draws.weights)
+    prediction = predict(student, draws.params, prepared.task.test_inputs, jnp.asarray(draws.weights))
     return certain_and_uncertain(
         prepared.test_images, prepared.task.test_labels, prediction.probs.argmax(1), prediction.mean_deviance
     )
