@@ -118,6 +118,8 @@ class Evaluate:
     """The run's directory."""
     data: Path
     """An NPZ file with ``inputs`` and ``labels``."""
+    outside: Path | None = None
+    """An NPZ file with ``inputs`` from another distribution, which uncertainty is to tell from those of ``data``."""
     out: Path | None = None
     """Where metrics and figures are written, a new directory; RUN/evaluations/NAME_OF_DATA by default."""
 
@@ -125,7 +127,8 @@ class Evaluate:
         """Evaluate."""
         from mtbkd_jax.jobs import evaluate_file
 
-        evaluate_file(self.run, self.data, self.out or self.run / "evaluations" / self.data.stem)
+        out = self.out or self.run / "evaluations" / self.data.stem
+        evaluate_file(self.run, self.data, out, outside=self.outside)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.progress import progress_bar
 from mtbkd_jax.runs import (
+    PosteriorResponsibilities,
     StudentConfig,
     all_metrics,
     components_to_json,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from mtbkd_jax.cli import Fit, Study
 
 DIGITS_STUDENT = StudentConfig(hidden=(32,))
+_MOST_CLASSES_PRINTED = 20
 
 
 def fit(config: "Fit") -> None:
@@ -97,7 +99,7 @@ def fit(config: "Fit") -> None:
         )
         posterior = _sample(sample_key, path, student, lessons, choice, config.distillation, config.checkpoint_seconds)
         result = Distillation(student, lessons, order, choice, posterior)
-        diagnostics = finish_run(
+        diagnostics, followed = finish_run(
             path,
             result,
             student=config.student,
@@ -109,12 +111,16 @@ def fit(config: "Fit") -> None:
             digests=digests,
             probes=inputs,
         )
-        storage.write_json(path / "metrics.json", {"weighting": rule} | _metrics_of_fit(result, aligned.names))
+        storage.write_json(
+            path / "metrics.json",
+            {"weighting": rule} | _metrics_of_fit(result) | _whom(result, followed, aligned.names, class_names),
+        )
         mark_finished(path)
     if config.weighting == "default" and rule == "entropy":
         console.print("There are too few labels to learn trust from: the teachers are weighed by their entropy.")
     _print_choice(console, result)
     _print_components(console, result, aligned.names)
+    console.print(_responsibilities(followed, aligned.names, class_names))
     console.print(diagnostics.verdict)
     console.print(f"Wrote {path}")
 
@@ -129,8 +135,8 @@ def predict_file(run: Path, inputs: Path, output: Path, *, level: float) -> None
     Console().print(f"Wrote {output}: {len(prediction.probs)} examples")
 
 
-def evaluate_file(run: Path, data: Path, out: Path) -> None:
-    """Score a run on a labelled file."""
+def evaluate_file(run: Path, data: Path, out: Path, *, outside: Path | None = None) -> None:
+    """Score a run on a labelled file, and on inputs from outside what it was trained for."""
     opened = open_run(run)
     dataset = read_dataset(data)
     labels = check_labels(dataset.labels, len(opened.class_names), str(data))
@@ -142,8 +148,9 @@ def evaluate_file(run: Path, data: Path, out: Path) -> None:
             str(opened.class_names),
             "Number the labels in the order of the run's classes.",
         )
+    outside_inputs = None if outside is None else read_inputs(outside)
     path = storage.new_directory(out)
-    metrics = write_evaluation(path, opened, dataset.inputs, labels)
+    metrics = write_evaluation(path, opened, dataset.inputs, labels, outside=outside_inputs)
     console = Console()
     table = Table("metric", "value")
     for name, value in metrics.items():
@@ -211,7 +218,7 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
     classical = distil_classically(keys[3], student, lessons, distillation_config)
 
     result = Distillation(student, lessons, order, choice, posterior)
-    diagnostics = finish_run(
+    diagnostics, followed = finish_run(
         path,
         result,
         student=DIGITS_STUDENT,
@@ -223,7 +230,8 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
         digests={},
         probes=test_inputs,
     )
-    metrics = write_evaluation(path, open_run(path), study.test_inputs, study.test_labels)
+    whom = _whom(result, followed, study.teacher_names, study.class_names)
+    metrics = write_evaluation(path, open_run(path), study.test_inputs, study.test_labels, besides=whom)
     size = num_parameters(student)
     rows = {
         f"teacher: {name}": (count, all_metrics(logits[None], study.test_labels))
@@ -252,6 +260,7 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
     console.print(_comparison(rows))
     _print_choice(console, result)
     _print_components(console, result, study.teacher_names)
+    console.print(_responsibilities(followed, study.teacher_names, study.class_names))
     console.print(diagnostics.verdict)
     for file in sorted(path.rglob("*.png")) + sorted(path.glob("*.json")):
         console.print(str(file), soft_wrap=True)
@@ -329,7 +338,7 @@ def _digests(specs: Sequence[str]) -> dict[str, str]:
     return {str(path): sha256_of_file(described_by.get(path, path)) for path in paths}
 
 
-def _metrics_of_fit(result: Distillation, teacher_names: Sequence[str]) -> dict[str, object]:
+def _metrics_of_fit(result: Distillation) -> dict[str, object]:
     labels = np.asarray(result.lessons.examples.labels)
     chosen = result.choice.to_json()
     return {
@@ -340,9 +349,36 @@ def _metrics_of_fit(result: Distillation, teacher_names: Sequence[str]) -> dict[
         ),
         "settings": chosen["chosen"],
         "mean_weights": np.exp(np.asarray(result.lessons.log_weights)).mean(0).tolist(),
-        "weight_space_components": components_to_json(result.posterior, teacher_names),
         "chains_stopped_at_step": result.posterior.run.failed_at.tolist(),
     }
+
+
+def _whom(
+    result: Distillation, followed: PosteriorResponsibilities, teacher_names: Sequence[str], class_names: Sequence[str]
+) -> dict[str, object]:
+    """Which teacher the student ended up trusting, and where, for ``metrics.json``."""
+    return {
+        "weight_space_components": components_to_json(result.posterior, teacher_names),
+        "responsibilities": followed.to_json(teacher_names, class_names),
+    }
+
+
+def _responsibilities(
+    followed: PosteriorResponsibilities, teacher_names: Sequence[str], class_names: Sequence[str]
+) -> Table:
+    """Whom the student follows, with 90 % intervals; one row where there are more classes than are read at a glance."""
+    table = Table("whom the student follows", "nobody", *teacher_names)
+
+    def add(name: str, mean: np.ndarray, interval: np.ndarray) -> None:
+        cells = (f"{m:.2f} ({low:.2f}-{high:.2f})" for m, low, high in zip(mean, *interval, strict=True))
+        table.add_row(name, *cells)
+
+    add("all examples", followed.mean_of_all, followed.interval_of_all)
+    if len(class_names) <= _MOST_CLASSES_PRINTED:
+        for label, name in enumerate(class_names):
+            if np.isfinite(followed.mean_by_class[label]).all():
+                add(name, followed.mean_by_class[label], followed.interval_by_class[:, label])
+    return table
 
 
 def _print_choice(console: Console, result: Distillation) -> None:

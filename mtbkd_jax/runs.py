@@ -8,7 +8,7 @@
     RUN/teachers.npz       per training example: id, weights and responsibilities with 90 % intervals, and the same
                            by class; component 0 is "nobody"
     RUN/diagnostics.json   whether the chains have mixed
-    RUN/metrics.json       figures of merit
+    RUN/metrics.json       figures of merit, and whom the student follows
     RUN/figures/           PNG
 
 A finished directory is never written into again. What an unfinished one has besides, ``unfinished`` says.
@@ -20,6 +20,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -36,7 +37,7 @@ from mtbkd_jax.draws import DrawStore, open_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.function_prior import responsibilities
 from mtbkd_jax.lessons import with_components
-from mtbkd_jax.metrics import classification_metrics
+from mtbkd_jax.metrics import classification_metrics, out_of_distribution_auroc
 from mtbkd_jax.posterior_sampling import SampledPosterior
 from mtbkd_jax.prediction import Prediction, flatten_chains, flatten_weights, predict, predictive_log_probs
 from mtbkd_jax.students import Student, cnn, mlp
@@ -178,7 +179,7 @@ def finish_run(
     standardizer: Standardizer | None,
     digests: Mapping[str, str],
     probes: np.ndarray,
-) -> Diagnostics:
+) -> tuple[Diagnostics, "PosteriorResponsibilities"]:
     """Write everything but the metrics, and the manifest at the end.
 
     Args:
@@ -194,7 +195,7 @@ def finish_run(
       probes: standardised inputs on whose predictions convergence is judged; the first hundred are used.
 
     Returns:
-      The diagnostics, for the table.
+      Whether the chains have mixed, and whom the student follows.
     """
     from mtbkd_jax import figures
 
@@ -271,7 +272,7 @@ def finish_run(
         },
         **_FORMAT,
     )
-    return diagnostics
+    return diagnostics, record
 
 
 def open_run(path: str | Path) -> Run:
@@ -299,12 +300,30 @@ class PosteriorResponsibilities(NamedTuple):
       interval: its ends at 5 % and 95 % of the posterior, ``[2, examples, components]``.
       mean_by_class: mean over the labelled examples of each class, NaN where there is none, ``[classes, components]``.
       interval_by_class: of that mean, ``[2, classes, components]``.
+      mean_of_all: mean over all examples, ``[components]``.
+      interval_of_all: of that mean, ``[2, components]``.
     """
 
     mean: np.ndarray
     interval: np.ndarray
     mean_by_class: np.ndarray
     interval_by_class: np.ndarray
+    mean_of_all: np.ndarray
+    interval_of_all: np.ndarray
+
+    def to_json(self, teacher_names: Sequence[str], class_names: Sequence[str]) -> dict[str, Any]:
+        """Means and intervals of the whole and of each class, as JSON values; None for a class without a label."""
+
+        def of(mean: np.ndarray, interval: np.ndarray) -> dict[str, Any]:
+            values = {"mean": mean, "interval": interval.T}
+            return {name: np.where(np.isfinite(value), value, None).tolist() for name, value in values.items()}
+
+        classes = zip(class_names, self.mean_by_class, np.swapaxes(self.interval_by_class, 0, 1), strict=True)
+        return {
+            "components": ["nobody", *teacher_names],
+            "all": of(self.mean_of_all, self.interval_of_all),
+            "by_class": {name: of(mean, interval) for name, mean, interval in classes},
+        }
 
 
 def posterior_responsibilities(
@@ -328,17 +347,20 @@ def posterior_responsibilities(
 
     means, intervals = [], []
     sums = np.zeros((draw_weights.size, num_classes, examples.components.log_offsets.shape[1]))
+    total = np.zeros((draw_weights.size, sums.shape[2]))
     for start in range(0, labels.size, _RESPONSIBILITY_BLOCK):
         block = jax.tree.map(lambda leaf, start=start: leaf[start : start + _RESPONSIBILITY_BLOCK], examples)
         values = np.asarray(of_block(draws, block))
         mean, ends = summary(values)
         means.append(mean)
         intervals.append(ends)
+        total += values.sum(1)
         for label in np.unique(block.labels[block.labels >= 0]):
             sums[:, label] += values[:, np.asarray(block.labels) == label].sum(1)
     counts = np.bincount(labels[labels >= 0], minlength=num_classes)
     by_class = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
-    return PosteriorResponsibilities(np.concatenate(means), np.concatenate(intervals, axis=1), *summary(by_class))
+    of_each = np.concatenate(means), np.concatenate(intervals, axis=1)
+    return PosteriorResponsibilities(*of_each, *summary(by_class), *summary(total / labels.size))
 
 
 def component_names(posterior: SampledPosterior, teacher_names: Sequence[str]) -> tuple[str, ...]:
@@ -386,7 +408,15 @@ def _coverage_at_all_levels(draws: Array, labels: Array, weights: Array | None) 
     return [coverage(draws, labels, weights, level=level) for level in COVERAGE_LEVELS]
 
 
-def write_evaluation(path: Path, run: Run, inputs: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
+def write_evaluation(
+    path: Path,
+    run: Run,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    *,
+    outside: np.ndarray | None = None,
+    besides: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, float | None]:
     """Write ``metrics.json`` and the figures of labelled data into ``path``; return the metrics.
 
     Args:
@@ -394,13 +424,20 @@ def write_evaluation(path: Path, run: Run, inputs: np.ndarray, labels: np.ndarra
       run: predicts.
       inputs: as the run takes them, not standardised.
       labels: of the inputs; -1 is left out.
+      outside: inputs from another distribution, which the entropy of the prediction is to tell from these.
+      besides: what else ``metrics.json`` is to say.
     """
     from mtbkd_jax import figures
 
     log_probs, weights = run.log_probs(inputs), jnp.asarray(run.draw_weights)
     metrics = all_metrics(log_probs, labels, run.draw_weights)
-    storage.write_json(path / "metrics.json", metrics)
     draws = jnp.asarray(log_probs)
+    entropy = np.asarray(predictive_entropy(draws, weights))
+    if outside is not None:
+        metrics["out_of_distribution_auroc"] = out_of_distribution_auroc(
+            entropy, predictive_entropy(jnp.asarray(run.log_probs(outside)), weights)
+        )
+    storage.write_json(path / "metrics.json", metrics | dict(besides))
     probs, deviance = np.asarray(predictive_mean(draws, weights)), np.asarray(mean_deviance(draws, weights))
     (path / "figures").mkdir(exist_ok=True)
     drawn = {
@@ -408,7 +445,7 @@ def write_evaluation(path: Path, run: Run, inputs: np.ndarray, labels: np.ndarra
         "deviance": figures.deviance_by_class(deviance, labels, run.class_names),
     }
     if (probs.argmax(1) != labels)[labels >= 0].any():
-        uncertainties = {"entropy": np.asarray(predictive_entropy(draws, weights)), "mean deviance": deviance}
+        uncertainties = {"entropy": entropy, "mean deviance": deviance}
         drawn["risk_coverage"] = figures.risk_coverage(probs, labels, uncertainties)
     figures.save_figures(drawn, path / "figures")
     return metrics

@@ -115,6 +115,29 @@ def test_predict_takes_raw_inputs_and_writes_what_it_says(files, run):
     assert (prediction["probs"].argmax(1) == np.load(files / "test.npz")["labels"]).mean() > 0.9
 
 
+def test_metrics_say_whom_the_student_follows_and_how_surely(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {"probability", "standard_error"} <= set(metrics["weight_space_components"]["components"][0])
+    followed = metrics["responsibilities"]
+    assert followed["components"] == ["nobody", "good", "noisy"]
+    record = np.load(run / "teachers.npz")
+    np.testing.assert_allclose(followed["all"]["mean"], record["responsibilities"].mean(0), rtol=1e-4)
+    for mean, (low, high) in zip(followed["all"]["mean"], followed["all"]["interval"], strict=True):
+        assert low <= mean <= high
+    np.testing.assert_allclose(
+        [of["mean"] for of in followed["by_class"].values()], record["responsibilities_by_class"], rtol=1e-6
+    )
+
+
+def test_evaluate_tells_inputs_from_outside_by_uncertainty(files, run):
+    outside = files / "outside.npz"
+    np.savez(outside, inputs=np.zeros((50, *np.load(files / "test.npz")["inputs"].shape[1:]), np.float32))
+    out = files / "with_outside"
+    main(["evaluate", str(run), "--data", str(files / "test.npz"), "--outside", str(outside), "--out", str(out)])
+    # The boundary runs through zero, where the student is least sure.
+    assert json.loads((out / "metrics.json").read_text())["out_of_distribution_auroc"] > 0.9
+
+
 def test_evaluate_writes_metrics_and_figures(files, run):
     main(["evaluate", str(run), "--data", str(files / "test.npz")])
     folder = run / "evaluations" / "test"
