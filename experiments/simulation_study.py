@@ -6,13 +6,15 @@ For each draw of data and teachers and each number of labels, the posterior of t
 - with trust learned on the labels and the priors' settings chosen on them;
 - the same with one teacher more, which is confident noise: always sure of a class drawn at random;
 - with the paper's entropy weights, at its power of one and its authors' concentration of five.
+
+A study may show what its students think of places of its own (``Views``): simulation 1 draws a map of them.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +25,9 @@ from experiments.study import markdown_table, results_files, rows_of, study_pars
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
+from mtbkd_jax.figures import save_figures
 from mtbkd_jax.lessons import Lessons
-from mtbkd_jax.posterior_sampling import sample_posterior
+from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Budget, Choice, GivenSettings
@@ -32,9 +35,11 @@ from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.trust import learned_trust
-from mtbkd_jax.types import Key
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, predictive_mean
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAPER_CONCENTRATION = 5.0
 NOISE_LOGIT = 5.0
@@ -56,8 +61,27 @@ CONFIG = DistillationConfig(
 Row = dict[str, Any]
 
 
+class Views(NamedTuple):
+    """What a study shows of its students beside their metrics; of its first draw and number of labels.
+
+    Attributes:
+      inputs: where they are asked.
+      draw: ``{method: class probabilities [inputs, classes]} -> figure``, saved as ``map.png``.
+    """
+
+    inputs: np.ndarray
+    draw: Callable[[Mapping[str, np.ndarray]], "Figure"]
+
+
 def run_study(
-    study: str, description: str, design: Design, student: Student, label_counts: Sequence[int], **teachers: Any
+    study: str,
+    description: str,
+    design: Design,
+    student: Student,
+    label_counts: Sequence[int],
+    *,
+    views: Views | None = None,
+    **teachers: Any,
 ) -> None:
     """Parse the options, run every draw and number of labels, print the table and write the files.
 
@@ -67,6 +91,7 @@ def run_study(
       design: of data and teachers.
       student: the network.
       label_counts: numbers of labels, unless told otherwise.
+      views: what is shown of the students.
       **teachers: options of ``simulation_draws``.
     """
     parser = study_parser(description, Path(__file__).parent / study)
@@ -78,8 +103,14 @@ def run_study(
     draws = simulation_draws(design, options.seeds, **teachers)
     for num_labels in options.labels:
         for seed, draw in zip(options.seeds, draws, strict=True):
-            for row in run_draw(seed, draw.with_labels(num_labels), student):
-                runs.append(row | {"method": f"{row['method']}, {num_labels} labels", "labels": num_labels})
+            places = views.inputs if views is not None and not runs else None
+            rows, seen = run_draw(seed, draw.with_labels(num_labels), student, places=places)
+            if views is not None and seen:
+                save_figures({"map": views.draw(seen)}, options.out)
+            for row in rows:
+                by_domain = dict(zip(design.domain_names, accuracy_by_domain(row, draw, design), strict=True))
+                where = {"method": f"{row['method']}, {num_labels} labels", "labels": num_labels}
+                runs.append({name: value for name, value in row.items() if name != "predicted"} | by_domain | where)
                 print(seed, runs[-1]["method"], {name: round(row[name], 4) for name in METRICS}, flush=True)
     rows = rows_of(runs, METRICS)
     differences = {
@@ -87,12 +118,42 @@ def run_study(
         for num_labels in options.labels
         for method in (LEARNED, NOISE)
     }
-    table = markdown_table(rows, digits=4) + "\n" + markdown_table(differences, digits=4)
+    by_domain = {
+        name: {f"accuracy, {title}": values for title, values in of.items()}
+        for name, of in rows_of(runs, design.domain_names).items()
+    }
+    table = "\n".join(markdown_table(part, digits=4) for part in (rows, differences, by_domain))
     write_results(files, summary(study, options.seeds, rows) | {"runs": runs}, table)
 
 
-def run_draw(seed: int, draw: Simulation, student: Student, config: DistillationConfig = CONFIG) -> list[Row]:
-    """Every method on one draw: its metrics, the settings it ran with, and the log density of each of its chains."""
+def accuracy_by_domain(row: Row, draw: Simulation, design: Design) -> list[float]:
+    """Accuracy on the test points of each domain."""
+    domains = design.domain_of(draw.test_inputs, draw.test_labels)
+    is_right = row["predicted"] == draw.test_labels
+    return [float(is_right[domains == domain].mean()) for domain in range(len(design.domain_names))]
+
+
+def run_draw(
+    seed: int,
+    draw: Simulation,
+    student: Student,
+    config: DistillationConfig = CONFIG,
+    *,
+    places: np.ndarray | None = None,
+) -> tuple[list[Row], dict[str, np.ndarray]]:
+    """Every method on one draw.
+
+    Args:
+      seed: of the draw and the chains.
+      draw: data and teachers.
+      student: the network.
+      config: how.
+      places: inputs, not standardised, at which the students' class probabilities are asked for.
+
+    Returns:
+      For each method its metrics, the classes ``predicted`` at the test inputs, the settings it ran with, and the log
+      density of each of its chains; and class probabilities at the places by method, if there are any.
+    """
     standardize = Standardizer.fit(draw.inputs)
     inputs, test_inputs = standardize(draw.inputs), jnp.asarray(standardize(draw.test_inputs))
     learn_key, sample_key = jax.random.split(jax.random.key(seed))
@@ -105,8 +166,14 @@ def run_draw(seed: int, draw: Simulation, student: Student, config: Distillation
         )
         return lessons, choice
 
+    seen = {}
+
     def row(method: str, lessons: Lessons, settings: PosteriorSettings, start: float) -> Row:
-        metrics = posterior_metrics(sample_key, student, lessons, settings, test_inputs, draw, config)
+        posterior = sample_posterior(sample_key, student, lessons, settings, config=config)
+        metrics = posterior_metrics(posterior, student, test_inputs, draw)
+        if places is not None:
+            log_probs = predictive_log_probs(student, flatten_chains(posterior.run.positions), standardize(places))
+            seen[method] = np.asarray(predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights)))
         return {
             "method": method,
             "seed": seed,
@@ -128,7 +195,7 @@ def run_draw(seed: int, draw: Simulation, student: Student, config: Distillation
     paper = PosteriorSettings(1.0, PAPER_CONCENTRATION, float("inf"), wide_scale)
     given = replace(config, settings=GivenSettings(*paper))
     entropy = row(ENTROPY, lesson(entropy_weighting(), draw.teacher_logits, given)[0], paper, start)
-    return [plain, learned, noisy, entropy]
+    return [plain, learned, noisy, entropy], seen
 
 
 def with_noise(teacher_logits: np.ndarray, seed: int) -> np.ndarray:
@@ -139,17 +206,8 @@ def with_noise(teacher_logits: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([teacher_logits, noise[:, None]], axis=1)
 
 
-def posterior_metrics(
-    key: Key,
-    student: Student,
-    lessons: Lessons,
-    settings: PosteriorSettings,
-    test_inputs: jax.Array,
-    draw: Simulation,
-    config: DistillationConfig,
-) -> Row:
-    """Sample the posterior and score its predictions on the test points; NLL in nats, mse per class."""
-    posterior = sample_posterior(key, student, lessons, settings, config=config)
+def posterior_metrics(posterior: SampledPosterior, student: Student, test_inputs: jax.Array, draw: Simulation) -> Row:
+    """Score the posterior's predictions on the test points; NLL in nats, mse per class."""
     log_probs = predictive_log_probs(student, flatten_chains(posterior.run.positions), test_inputs)
     metrics = all_metrics(log_probs, draw.test_labels, posterior.draw_weights)
     probs = predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights))
@@ -159,6 +217,7 @@ def posterior_metrics(
         "nll": metrics["negative_log_likelihood"],
         "mse": float(jnp.mean(jnp.square(probs - draw.test_probs))),
         **{name: metrics[name] for name in METRICS if name.startswith("coverage")},
+        "predicted": np.asarray(probs.argmax(1)),
         "log_density_of_chains": [round(float(value), 1) for value in by_chain],
     }
 

@@ -59,6 +59,8 @@ class Design:
       draw_examples: ``(key, num_examples) -> (inputs, labels)``.
       draw_own_examples: ``(key, teacher, num_examples) -> (inputs, labels)`` of the teacher's domain; traced.
       class_probs: ``inputs [N, ...] -> [N, C]``, the true probabilities.
+      domain_names: one for each domain.
+      domain_of: ``(inputs [N, ...], labels [N]) -> [N]``, the domain that each example is from.
     """
 
     num_train: int
@@ -68,6 +70,8 @@ class Design:
     draw_examples: Callable[[Key, int], tuple[jax.Array, jax.Array]]
     draw_own_examples: Callable[[Key, jax.Array, int], tuple[jax.Array, jax.Array]]
     class_probs: Callable[[jax.Array], jax.Array]
+    domain_names: tuple[str, ...]
+    domain_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

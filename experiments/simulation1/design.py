@@ -16,7 +16,8 @@ from mtbkd_jax.types import Key
 
 X1_RANGE = (-3.0, 3.5)
 X2_RANGE = (-3.0, 3.0)
-NUM_DOMAINS = 3
+DOMAIN_NAMES = ("left", "middle", "right")
+NUM_DOMAINS = len(DOMAIN_NAMES)
 
 
 def eta(inputs):
@@ -69,9 +70,11 @@ def draw_own_examples(key: Key, domain: jax.Array, num_examples: int) -> tuple[j
 DESIGN = Design(
     num_train=12_000,
     num_test=8_000,
-    teacher_names=("left", "middle", "right"),
+    teacher_names=DOMAIN_NAMES,
     training=Training(widths=(7, 10, 12, 10, 5), num_classes=2, num_examples=384),
     draw_examples=draw_examples,
     draw_own_examples=draw_own_examples,
     class_probs=class_probs,
+    domain_names=DOMAIN_NAMES,
+    domain_of=lambda inputs, labels: domain_of(inputs),
 )

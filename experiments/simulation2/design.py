@@ -63,4 +63,6 @@ DESIGN = Design(
     draw_examples=draw_examples,
     draw_own_examples=draw_own_examples,
     class_probs=class_probs,
+    domain_names=tuple(f"class {label}" for label in range(NUM_CLASSES)),
+    domain_of=lambda inputs, labels: labels,
 )

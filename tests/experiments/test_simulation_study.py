@@ -7,14 +7,33 @@ import pytest
 
 from experiments.simulation1.__main__ import STUDENT
 from experiments.simulation1.design import DESIGN
-from experiments.simulation_study import ENTROPY, LEARNED, NO_TEACHER, NOISE, run_draw, with_noise
+from experiments.simulation_study import ENTROPY, LEARNED, NO_TEACHER, NOISE, accuracy_by_domain, run_draw, with_noise
 from experiments.simulations import simulation_draws
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.selection import Budget
 
+PLACES = np.array([[0.0, 2.5], [3.2, 0.0]], np.float32)
+"""Where class 0 is all but certain, and where class 1 is."""
+
 
 @pytest.fixture(scope="module")
-def rows():
+def rows(rows_and_seen):
+    return rows_and_seen[0]
+
+
+def test_students_without_teachers_know_where_classes_are_certain(rows_and_seen):
+    assert rows_and_seen[1][NO_TEACHER].argmax(1).tolist() == [0, 1]
+
+
+def test_accuracies_of_domains_average_to_that_of_all(rows):
+    for row in rows.values():
+        assert np.mean(row["by_domain"]) == pytest.approx(
+            row["accuracy"], abs=0.02
+        )  # domains are thirds but for chance
+
+
+@pytest.fixture(scope="module")
+def rows_and_seen():
     (draw,) = simulation_draws(DESIGN, [5])
     draw = draw.with_labels(300)
     # Labels first, so that all of them are kept.
@@ -26,7 +45,9 @@ def rows():
         budget=Budget(num_mode_steps=500, num_burn_in=200, num_steps=400),
         sampling=SamplingConfig(num_mode_steps=1000, num_burn_in=500, num_draws=50, thinning=10, batch_size=1000),
     )
-    return {row["method"]: row for row in run_draw(5, small, STUDENT, config)}
+    rows, seen = run_draw(5, small, STUDENT, config, places=PLACES)
+    assert set(seen) == {row["method"] for row in rows}
+    return {row["method"]: row | {"by_domain": accuracy_by_domain(row, small, DESIGN)} for row in rows}, seen
 
 
 def test_teachers_that_are_sure_where_they_are_ignorant_do_not_hurt(rows):
