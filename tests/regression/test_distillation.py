@@ -7,12 +7,19 @@ from mtbkd_jax.regression.distillation import RegressionConfig, distil_regressio
 from mtbkd_jax.regression.metrics import regression_metrics
 from mtbkd_jax.regression.sampling import ChainPlan
 from mtbkd_jax.regression.selection import candidates_on_folds
+from mtbkd_jax.regression.trust import learned_gaussian_trust
 from mtbkd_jax.students import mlp
 
 NETWORK = mlp(num_features=1, hidden=(6,), num_classes=1)
 QUICK = ChainPlan(num_mode_steps=300, num_warm_up=40, num_draws=30, thinning=1, num_leapfrog_steps=10)
 CONFIG = RegressionConfig(
-    powers=(0.0, 1.0), weight_scales=(1.0,), num_folds=3, num_chains=2, candidate_plan=QUICK, plan=QUICK
+    rule=learned_gaussian_trust(num_folds=3),
+    powers=(0.0, 1.0),
+    weight_scales=(1.0,),
+    num_folds=3,
+    num_chains=2,
+    candidate_plan=QUICK,
+    plan=QUICK,
 )
 
 
