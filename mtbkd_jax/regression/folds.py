@@ -12,7 +12,7 @@ def folds_of_targets(key: Key, targets: Float[np.ndarray, " examples"], num_fold
 
     >>> import jax
     >>> folds_of_targets(jax.random.key(0), np.array([5.0, np.nan, 1.0]), 2).tolist()
-    [1, -1, 0]
+    [0, -1, 1]
     """
     known = np.flatnonzero(~np.isnan(targets))
     ranks = np.argsort(np.argsort(targets[known], kind="stable"), kind="stable")
