@@ -314,9 +314,11 @@ class PosteriorResponsibilities(NamedTuple):
     def to_json(self, teacher_names: Sequence[str], class_names: Sequence[str]) -> dict[str, Any]:
         """Means and intervals of the whole and of each class, as JSON values; None for a class without a label."""
 
+        def known(values: np.ndarray) -> list[float | None]:
+            return [storage.finite_or_none(value) for value in values]
+
         def of(mean: np.ndarray, interval: np.ndarray) -> dict[str, Any]:
-            values = {"mean": mean, "interval": interval.T}
-            return {name: np.where(np.isfinite(value), value, None).tolist() for name, value in values.items()}
+            return {"mean": known(mean), "interval": [known(ends) for ends in interval.T]}
 
         classes = zip(class_names, self.mean_by_class, np.swapaxes(self.interval_by_class, 0, 1), strict=True)
         return {
