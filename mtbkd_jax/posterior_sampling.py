@@ -19,7 +19,8 @@ one component alone, and its draws count by the probability of that component:
 Stacking of all chains, whatever their component, can be asked for instead.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -270,23 +271,33 @@ def worth_sampling(
     return by_weight[weights[by_weight] >= least]
 
 
+class Advice(NamedTuple):
+    """What the teachers say of some examples without a label, and what the chains do.
+
+    Attributes:
+      pseudo_labels: of each class.
+      log_probs: predictions by every chain, in nats.
+    """
+
+    pseudo_labels: Float[np.ndarray, "advised classes"]
+    log_probs: Float[np.ndarray, "chains advised classes"]
+
+
 class ChainPredictions(NamedTuple):
-    """What chains that have not mixed are weighed by.
+    """What tells whether chains have mixed, and what those that have not are weighed by.
 
     Attributes:
       labels: of labelled examples.
       log_probs: predictions of them by every draw, in nats.
       num_labels: that those stand for.
-      advice: pseudo-labels of each class that the teachers give to each of some examples without a label.
-      advised_log_probs: predictions of these by every chain, in nats.
+      advice: gives the advice; asked for only where chains have not mixed.
       temperature: of the posterior that was sampled.
     """
 
     labels: Int[np.ndarray, " labelled"]
     log_probs: Float[np.ndarray, "chains draws labelled classes"]
     num_labels: int
-    advice: Float[np.ndarray, "advised classes"]
-    advised_log_probs: Float[np.ndarray, "chains advised classes"]
+    advice: Callable[[], Advice]
     temperature: float
 
 
@@ -328,11 +339,12 @@ def check_labels_to_stack_by(sampling: SamplingConfig, num_labelled: int) -> Non
 
 def _stacked(predictions: ChainPredictions, chains: Int[np.ndarray, " stacked"]) -> Float[np.ndarray, " stacked"]:
     """Weights of some of the chains by stacking."""
-    labels, advice = predictions.labels, predictions.advice
+    labels, advice = predictions.labels, predictions.advice()
     log_likelihood = np.take_along_axis(predictions.log_probs[chains], labels[None, None, :, None], axis=3)[..., 0]
     of_labels = leave_one_out_log_scores(log_likelihood, temperature=predictions.temperature)
-    of_advice = predictions.advised_log_probs[chains].reshape(chains.size, -1)
-    counts = np.concatenate([np.full(labels.size, predictions.num_labels / labels.size), advice.reshape(-1)])
+    of_advice = advice.log_probs[chains].reshape(chains.size, -1)
+    of_label = np.full(labels.size, predictions.num_labels / labels.size)
+    counts = np.concatenate([of_label, advice.pseudo_labels.reshape(-1)])
     return stacking_weights(np.concatenate([of_labels, of_advice], axis=1), counts)
 
 
@@ -345,24 +357,25 @@ def _chain_predictions(
     """
     labels = np.asarray(lessons.examples.labels)
     labelled, advised = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
-    rows = labelled[:_NUM_STACKED]
-    # Neighbours in the user's order may be alike: rows from all over it.
-    asked = advised[np.linspace(0, advised.size - 1, min(_NUM_STACKED, advised.size)).astype(int)]
-    pool = pooled_probs(lessons.teacher_probs[asked], lessons.log_weights[asked])
-    worth = float(settings.power * settings.concentration) * advised.size / max(asked.size, 1)
 
-    def by_chain(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
+    def by_draw(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
         num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
         if rows.size == 0:  # not every network takes no example at all
             return np.zeros((num_chains, num_draws, 0, lessons.teacher_probs.shape[2]))
         log_probs = predictive_log_probs(student, flatten_chains(positions), lessons.examples.inputs[rows])
         return log_probs.reshape(num_chains, num_draws, *log_probs.shape[1:])
 
-    of_asked = by_chain(asked)
-    advised_log_probs = scipy.special.logsumexp(of_asked, axis=1) - np.log(of_asked.shape[1])
-    temperature = float(settings.temperature)
-    advice = worth * np.asarray(pool)
-    return ChainPredictions(labels[rows], by_chain(rows), labelled.size, advice, advised_log_probs, temperature)
+    @cache
+    def advice() -> Advice:
+        # Neighbours in the user's order may be alike: rows from all over it.
+        rows = advised[np.linspace(0, advised.size - 1, min(_NUM_STACKED, advised.size)).astype(int)]
+        worth = float(settings.power * settings.concentration) * advised.size / max(rows.size, 1)
+        pool = pooled_probs(lessons.teacher_probs[rows], lessons.log_weights[rows])
+        log_probs = by_draw(rows)
+        return Advice(worth * np.asarray(pool), scipy.special.logsumexp(log_probs, axis=1) - np.log(log_probs.shape[1]))
+
+    rows = labelled[:_NUM_STACKED]
+    return ChainPredictions(labels[rows], by_draw(rows), labelled.size, advice, float(settings.temperature))
 
 
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, num_chains: int) -> Params:

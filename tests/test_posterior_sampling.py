@@ -16,6 +16,7 @@ from mtbkd_jax.evidence import ComponentWeights
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.lessons import Lessons, with_components
 from mtbkd_jax.posterior_sampling import (
+    Advice,
     ChainPredictions,
     SampledPosterior,
     component_log_densities,
@@ -174,11 +175,15 @@ def test_chains_of_a_component_share_its_weight():
     assert posterior.main_component == 1
 
 
-NO_ADVICE = np.zeros((0, 2)), np.zeros((3, 0, 2))
+NO_ADVICE = Advice(np.zeros((0, 2)), np.zeros((3, 0, 2)))
 
 
-def predictions_of(log_probs, labels, advice=NO_ADVICE):
-    return ChainPredictions(labels, log_probs, labels.size, *advice, temperature=1.0)
+def predictions_of(log_probs, labels, advice=lambda: NO_ADVICE):
+    return ChainPredictions(labels, log_probs, labels.size, advice, temperature=1.0)
+
+
+def nobody_asks():
+    raise AssertionError("chains that have mixed are not stacked")
 
 
 def test_what_teachers_say_tells_chains_apart_that_labels_cannot():
@@ -188,7 +193,8 @@ def test_what_teachers_say_tells_chains_apart_that_labels_cannot():
     labels = np.arange(10) % 2
     advised = np.log(np.array([[0.5, 0.5], [0.9, 0.1], [0.1, 0.9]]))[:, None] * np.ones((3, 20, 1))
     for advice in ([0.0, 5.0], [5.0, 0.0]):
-        predictions = predictions_of(log_probs, labels, (np.tile(advice, (20, 1)), advised))
+        said = Advice(np.tile(advice, (20, 1)), advised)
+        predictions = predictions_of(log_probs, labels, lambda said=said: said)
         weights, is_stacked = weights_of_chains(np.ones(1), np.zeros(3, int), rng.normal(size=(3, 50)), predictions)
         assert is_stacked
         assert weights[2 if advice[1] else 1] > 0.9
@@ -202,7 +208,10 @@ def test_chains_of_a_component_that_have_not_mixed_are_stacked(has_mixed):
     of_chain = np.stack([right, right, right if has_mixed else 1 - right])[:, None] * np.ones((3, 50, 1, 1))
     log_probs = np.log(of_chain) + 0.05 * rng.normal(size=of_chain.shape)
     weights, is_stacked = weights_of_chains(
-        np.ones(1), np.zeros(3, int), rng.normal(size=(3, 50)), predictions_of(log_probs, labels)
+        np.ones(1),
+        np.zeros(3, int),
+        rng.normal(size=(3, 50)),
+        predictions_of(log_probs, labels, nobody_asks if has_mixed else lambda: NO_ADVICE),
     )
     assert is_stacked != has_mixed
     if has_mixed:
