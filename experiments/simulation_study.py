@@ -108,9 +108,9 @@ def run_study(
             if views is not None and seen:
                 save_figures({"map": views.draw(seen)}, options.out)
             for row in rows:
-                by_domain = dict(zip(design.domain_names, accuracy_by_domain(row, draw, design), strict=True))
+                by_domain = dict(zip(design.domain_names, row.pop("accuracy_by_domain"), strict=True))
                 where = {"method": f"{row['method']}, {num_labels} labels", "labels": num_labels}
-                runs.append({name: value for name, value in row.items() if name != "predicted"} | by_domain | where)
+                runs.append(row | by_domain | where)
                 print(seed, runs[-1]["method"], {name: round(row[name], 4) for name in METRICS}, flush=True)
     rows = rows_of(runs, METRICS)
     differences = {
@@ -124,13 +124,6 @@ def run_study(
     }
     table = "\n".join(markdown_table(part, digits=4) for part in (rows, differences, by_domain))
     write_results(files, summary(study, options.seeds, rows) | {"runs": runs}, table)
-
-
-def accuracy_by_domain(row: Row, draw: Simulation, design: Design) -> list[float]:
-    """Accuracy on the test points of each domain."""
-    domains = design.domain_of(draw.test_inputs, draw.test_labels)
-    is_right = row["predicted"] == draw.test_labels
-    return [float(is_right[domains == domain].mean()) for domain in range(len(design.domain_names))]
 
 
 def run_draw(
@@ -151,8 +144,8 @@ def run_draw(
       places: inputs, not standardised, at which the students' class probabilities are asked for.
 
     Returns:
-      For each method its metrics, the classes ``predicted`` at the test inputs, the settings it ran with, and the log
-      density of each of its chains; and class probabilities at the places by method, if there are any.
+      For each method its metrics, also domain by domain, the settings it ran with, and the log density of each of its
+      chains; and class probabilities at the places by method, if there are any.
     """
     standardize = Standardizer.fit(draw.inputs)
     inputs, test_inputs = standardize(draw.inputs), jnp.asarray(standardize(draw.test_inputs))
@@ -211,13 +204,16 @@ def posterior_metrics(posterior: SampledPosterior, student: Student, test_inputs
     log_probs = predictive_log_probs(student, flatten_chains(posterior.run.positions), test_inputs)
     metrics = all_metrics(log_probs, draw.test_labels, posterior.draw_weights)
     probs = predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights))
+    is_right = np.asarray(probs.argmax(1)) == draw.test_labels
     by_chain = np.asarray(posterior.run.info.log_density).mean(axis=1)
     return {
         "accuracy": metrics["accuracy"],
         "nll": metrics["negative_log_likelihood"],
         "mse": float(jnp.mean(jnp.square(probs - draw.test_probs))),
         **{name: metrics[name] for name in METRICS if name.startswith("coverage")},
-        "predicted": np.asarray(probs.argmax(1)),
+        "accuracy_by_domain": [
+            float(is_right[draw.test_domains == domain].mean()) for domain in np.unique(draw.test_domains)
+        ],
         "log_density_of_chains": [round(float(value), 1) for value in by_chain],
     }
 

@@ -86,6 +86,7 @@ class Simulation:
       test_inputs: ``[num_test, features]``.
       test_labels: ``[num_test]``.
       test_probs: true class probabilities of the test inputs, ``[num_test, C]``.
+      test_domains: the domain that each test example is from, ``[num_test]``.
       test_teacher_logits: ``[num_test, G, C]``.
       test_nll_limit: NLL (nats) of the true probabilities on the test labels: what no method beats but by luck.
       teacher_attempts: how often each teacher was trained, ``[G]``.
@@ -99,6 +100,7 @@ class Simulation:
     test_inputs: np.ndarray
     test_labels: np.ndarray
     test_probs: np.ndarray
+    test_domains: np.ndarray
     test_teacher_logits: np.ndarray
     test_nll_limit: float
     teacher_attempts: np.ndarray
@@ -155,16 +157,17 @@ def simulation_draws(
 
     draws = []
     for i in range(len(seeds)):
-        true_probs, test_labels = np.asarray(test_probs[i]), np.asarray(test[1][i])
+        true_probs, (test_inputs, test_labels) = np.asarray(test_probs[i]), (np.asarray(part[i]) for part in test)
         draws.append(
             Simulation(
                 inputs=np.asarray(train[0][i]),
                 labels=np.asarray(train[1][i]),
                 label_order=np.asarray(label_order[i]),
                 teacher_logits=np.asarray(logits[i]),
-                test_inputs=np.asarray(test[0][i]),
+                test_inputs=test_inputs,
                 test_labels=test_labels,
                 test_probs=true_probs,
+                test_domains=design.domain_of(test_inputs, test_labels),
                 test_teacher_logits=np.asarray(test_logits[i]),
                 test_nll_limit=float(-np.log(true_probs[np.arange(design.num_test), test_labels]).mean()),
                 teacher_attempts=attempts[i],
