@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.deeploc.data import folds, label_subset, read_deeploc
+from experiments.deeploc.data import folds, read_deeploc
+from experiments.labels import label_subset
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.digits import digits_study
 

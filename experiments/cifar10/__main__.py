@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments.cifar10.data import CLASS_NAMES, DEFAULT_DIRECTORY, TEACHER_NAMES, Cifar10, read_cifar10
 from experiments.cifar10.features import fit_features
-from experiments.deeploc.data import label_subset
+from experiments.labels import label_subset
 from experiments.methods import METRICS, SHORT, Row, Task, compare, usual_losses
 from experiments.study import results_files, rows_of, study_parser, write_comparison
 from mtbkd_jax.configuration import DistillationConfig

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.deeploc.data import DEFAULT_DIRECTORY, DeepLoc, folds, label_subset, read_deeploc, read_multilabel
+from experiments.deeploc.data import DEFAULT_DIRECTORY, DeepLoc, folds, read_deeploc, read_multilabel
 from experiments.deeploc.features import DEFAULT_FEATURES, FEATURES
+from experiments.labels import label_subset
 from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
 from mtbkd_jax.cli import main as mtbkd
 from mtbkd_jax.data import read_inputs, read_npz

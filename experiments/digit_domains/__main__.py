@@ -29,7 +29,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from experiments.deeploc.data import label_subset
 from experiments.digit_domains.data import (
     MNIST_DIRECTORY,
     Domain,
@@ -43,6 +42,7 @@ from experiments.digit_domains.digit5 import read_digit5, split_domains
 from experiments.digit_domains.figure import certain_and_uncertain
 from experiments.digit_domains.networks import PatchCNN
 from experiments.digit_domains.teachers import TEACHER, ask, teach
+from experiments.labels import label_subset
 from experiments.methods import METRICS, SHORT, Comparison, Draws, Row, Task, compare, timed, usual_losses
 from experiments.study import results_files, rows_of, study_parser, write_comparison
 from mtbkd_jax.configuration import DistillationConfig
