@@ -23,6 +23,7 @@ from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Budget
+from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
@@ -72,10 +73,15 @@ class Task(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Parameters stacked over draws, and what the draws weigh (None: the same)."""
+    """Parameters stacked over draws, what they weigh (None: the same), and the temperature of their predictions."""
 
     params: Params
     weights: np.ndarray | None = None
+    prediction_temperature: float = 1.0
+
+    def log_probs(self, student: Student, inputs: np.ndarray) -> np.ndarray:
+        """Log class probabilities of every draw, ``[draws, examples, classes]``."""
+        return predictive_log_probs(student, self.params, inputs, temperature=self.prediction_temperature)
 
 
 class Comparison(NamedTuple):
@@ -126,13 +132,16 @@ def compare(
         learn, learn_key, task.inputs, task.labels, task.teacher_logits, student, config=config
     )
     plain, seconds = timed(sample_posterior, plain_key, student, lessons, choice.no_teacher, config=config)
-    rows = [*teacher_rows(task, seed), row_of(NO_TEACHER, task, student, draws_of(plain), seed, learning + seconds)]
+    rows = [
+        *teacher_rows(task, seed),
+        row_of(NO_TEACHER, task, student, draws_of(plain, choice.no_teacher), seed, learning + seconds),
+    ]
     students = {}
     for name, loss in losses.items():
         students[name], seconds = timed(distil_classically, classical_key, student, lessons, config, loss=loss)
         rows.append(row_of(name, task, student, single_draw(students[name]), seed, seconds))
     posterior, seconds = timed(sample_posterior, sample_key, student, lessons, choice.settings, config=config)
-    draws = draws_of(posterior)
+    draws = draws_of(posterior, choice.settings)
     chosen = {name: float(value) for name, value in choice.settings._asdict().items()}
     rows.append({**row_of(MTBKD, task, student, draws, seed, learning + seconds), "settings": chosen})
     return Comparison(rows, lessons, students, draws)
@@ -145,9 +154,9 @@ def timed(make: Callable[..., Made], *args: Any, **options: Any) -> tuple[Made, 
     return made, time.perf_counter() - start
 
 
-def draws_of(posterior: SampledPosterior) -> Draws:
+def draws_of(posterior: SampledPosterior, settings: PosteriorSettings) -> Draws:
     """All chains' draws, weighed as the chains are."""
-    return Draws(flatten_chains(posterior.run.positions), posterior.draw_weights)
+    return Draws(flatten_chains(posterior.run.positions), posterior.draw_weights, settings.prediction_temperature)
 
 
 def single_draw(student: ClassicalStudent) -> Draws:
@@ -157,10 +166,10 @@ def single_draw(student: ClassicalStudent) -> Draws:
 
 def row_of(method: str, task: Task, student: Student, draws: Draws, seed: int, seconds: float) -> Row:
     """What the draws score on the test set, and on what lies outside of it; printed as it comes."""
-    log_probs = predictive_log_probs(student, draws.params, task.test_inputs)
+    log_probs = draws.log_probs(student, task.test_inputs)
     metrics = all_metrics(log_probs, task.test_labels, draws.weights)
     if task.outside_inputs is not None:
-        outside = predictive_log_probs(student, draws.params, task.outside_inputs)
+        outside = draws.log_probs(student, task.outside_inputs)
         weights = None if draws.weights is None else jnp.asarray(draws.weights)
         entropies = (np.asarray(predictive_entropy(jnp.asarray(part), weights)) for part in (log_probs, outside))
         metrics["ood_auroc"] = out_of_distribution_auroc(*entropies)

@@ -163,9 +163,9 @@ def run_draw(
 
     def row(method: str, lessons: Lessons, settings: PosteriorSettings, start: float) -> Row:
         posterior = sample_posterior(sample_key, student, lessons, settings, config=config)
-        metrics = posterior_metrics(posterior, student, test_inputs, draw)
+        metrics = posterior_metrics(posterior, settings, student, test_inputs, draw)
         if places is not None:
-            log_probs = predictive_log_probs(student, flatten_chains(posterior.run.positions), standardize(places))
+            log_probs = _log_probs(posterior, settings, student, standardize(places))
             seen[method] = np.asarray(predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights)))
         return {
             "method": method,
@@ -199,9 +199,23 @@ def with_noise(teacher_logits: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([teacher_logits, noise[:, None]], axis=1)
 
 
-def posterior_metrics(posterior: SampledPosterior, student: Student, test_inputs: jax.Array, draw: Simulation) -> Row:
+def _log_probs(
+    posterior: SampledPosterior, settings: PosteriorSettings, student: Student, inputs: jax.Array | np.ndarray
+) -> np.ndarray:
+    """What all draws predict."""
+    draws, temperature = flatten_chains(posterior.run.positions), settings.prediction_temperature
+    return predictive_log_probs(student, draws, inputs, temperature=temperature)
+
+
+def posterior_metrics(
+    posterior: SampledPosterior,
+    settings: PosteriorSettings,
+    student: Student,
+    test_inputs: jax.Array,
+    draw: Simulation,
+) -> Row:
     """Score the posterior's predictions on the test points; NLL in nats, mse per class."""
-    log_probs = predictive_log_probs(student, flatten_chains(posterior.run.positions), test_inputs)
+    log_probs = _log_probs(posterior, settings, student, test_inputs)
     metrics = all_metrics(log_probs, draw.test_labels, posterior.draw_weights)
     probs = predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights))
     is_right = np.asarray(probs.argmax(1)) == draw.test_labels

@@ -208,7 +208,7 @@ def _check_labels_suffice(num_labelled: int, config: DistillationConfig) -> None
             "labels",
             f"{num_labelled} labelled examples",
             f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose settings by",
-            "Label more examples, or give power, concentration, center_scale, wide_scale and temperature.",
+            "Label more examples, or give power, concentration, center_scale, wide_scale and both temperatures.",
         )
 
 
@@ -226,7 +226,8 @@ def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationCo
     given = config.settings
     if None not in dataclasses.astuple(given):
         settings = PosteriorSettings(*dataclasses.astuple(given))
-        return Choice(settings, no_teacher(settings.wide_scale, settings.temperature), ())
+        plain = no_teacher(settings.wide_scale, settings.temperature, settings.prediction_temperature)
+        return Choice(settings, plain, ())
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
     folds = held_out_folds(fold_key, lesson_key, lessons, prepare, config.num_folds)
 

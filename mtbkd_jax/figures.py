@@ -23,7 +23,7 @@ from mtbkd_jax.metrics import (
     reliability_bins,
     risk_coverage_curve,
 )
-from mtbkd_jax.selection import MILD_POWER, PLAIN_TEMPERATURE, Choice, ScoredCandidate
+from mtbkd_jax.selection import MILD_POWER, PLAIN_PREDICTIONS, PLAIN_TEMPERATURE, Choice, ScoredCandidate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +44,7 @@ AXIS_LABELS = {
     "center_scale": "scale around the teachers' centers",
     "concentration": "concentration (pseudo-labels)",
     "temperature": "temperature of the posterior",
+    "prediction_temperature": "temperature of the predictions",
 }
 
 STYLE: dict[Any, Any] = {
@@ -359,7 +360,12 @@ def _components_by_class(
 def _draw_stage(axes: "Axes", candidates: Sequence[ScoredCandidate], is_chosen: Bool[np.ndarray, "candidates"]) -> None:
     """Scores against the setting that was searched; evenly spaced, since the values span decades, 0 and infinity."""
     stage = candidates[0].stage
-    searched = {"no teacher": "wide_scale", MILD_POWER: "power", PLAIN_TEMPERATURE: "temperature"}.get(stage, stage)
+    searched = {
+        "no teacher": "wide_scale",
+        MILD_POWER: "power",
+        PLAIN_TEMPERATURE: "temperature",
+        PLAIN_PREDICTIONS: "prediction_temperature",
+    }.get(stage, stage)
     positions = np.arange(len(candidates))
     nll = np.array([candidate.nll for candidate in candidates])
     error = np.array([candidate.standard_error for candidate in candidates])

@@ -242,7 +242,12 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
             strict=True,
         )
     }
-    plain_log_probs = predictive_log_probs(student, flatten_chains(plain.run.positions), test_inputs)
+    plain_log_probs = predictive_log_probs(
+        student,
+        flatten_chains(plain.run.positions),
+        test_inputs,
+        temperature=choice.no_teacher.prediction_temperature,
+    )
     rows["no teacher"] = (size, all_metrics(plain_log_probs, study.test_labels, plain.draw_weights))
     rows["classical KD"] = (
         size,
@@ -383,6 +388,10 @@ def _responsibilities(
 
 def _print_choice(console: Console, result: Distillation) -> None:
     settings = result.choice.settings
+    temperatures = (
+        f"a temperature of {settings.temperature:g} for the posterior and of {settings.prediction_temperature:g} for "
+        "predictions"
+    )
     if settings.uses_teachers:
         around = (
             "no centers"
@@ -391,13 +400,10 @@ def _print_choice(console: Console, result: Distillation) -> None:
         )
         console.print(
             f"Chosen on the labels: power {settings.power:g}, concentration {settings.concentration:g}, {around}, "
-            f"a wide scale of {settings.wide_scale:g}, a temperature of {settings.temperature:g}."
+            f"a wide scale of {settings.wide_scale:g}, {temperatures}."
         )
     else:
-        console.print(
-            f"Chosen on the labels: no teacher, with a scale of {settings.wide_scale:g} and a temperature of "
-            f"{settings.temperature:g}."
-        )
+        console.print(f"Chosen on the labels: no teacher, with a scale of {settings.wide_scale:g}, {temperatures}.")
     if (failed := result.posterior.run.failed_at >= 0).any():
         console.print(
             f"{failed.sum()} of {failed.size} chains were stopped and left out: their density was not finite."

@@ -18,7 +18,7 @@ _BLOCK_VALUES = 1 << 24
 
 
 def predictive_log_probs(
-    student: Student, draws: Params, inputs: Array | np.ndarray
+    student: Student, draws: Params, inputs: Array | np.ndarray, *, temperature: float = 1.0
 ) -> Float[np.ndarray, "draws examples classes"]:
     """log q_i^(s) for each draw s and example i, in nats.
 
@@ -26,25 +26,26 @@ def predictive_log_probs(
       student: the network.
       draws: parameters stacked over draws ``[draws, ...]``.
       inputs: ``[examples, ...]``.
+      temperature: what the logits are divided by.
 
     Returns:
       A host array: it may be larger than the device's memory.
     """
-    return np.concatenate([np.asarray(block) for block in _in_blocks(student, draws, inputs)], axis=1)
+    return np.concatenate([np.asarray(block) for block in _in_blocks(student, draws, inputs, temperature)], axis=1)
 
 
-def _in_blocks(student: Student, draws: Params, inputs: Array | np.ndarray) -> Iterator[Array]:
+def _in_blocks(student: Student, draws: Params, inputs: Array | np.ndarray, temperature: float) -> Iterator[Array]:
     """Log class probabilities of every draw for a block of the inputs after the other, each small enough to hold."""
     num_draws = jax.tree.leaves(draws)[0].shape[0]
     per_example = sum(leaf.shape[-1] for leaf in jax.tree.leaves(draws)) * num_draws
     block = max(1, min(inputs.shape[0], _BLOCK_VALUES // max(per_example, 1)))
     for start in range(0, inputs.shape[0], block):
-        yield _log_probs(student, draws, jnp.asarray(inputs[start : start + block]))
+        yield _log_probs(student, draws, jnp.asarray(inputs[start : start + block]), jnp.float32(temperature))
 
 
 @partial(jax.jit, static_argnames="student")
-def _log_probs(student: Student, draws: Params, inputs: Array) -> Array:
-    return jax.vmap(lambda params: jax.nn.log_softmax(student.apply(params, inputs)))(draws)
+def _log_probs(student: Student, draws: Params, inputs: Array, temperature: Array) -> Array:
+    return jax.vmap(lambda params: jax.nn.log_softmax(student.apply(params, inputs) / temperature))(draws)
 
 
 class Prediction(NamedTuple):
@@ -69,6 +70,7 @@ def predict(
     inputs: Array | np.ndarray,
     draw_weights: DrawWeights | None = None,
     *,
+    temperature: float = 1.0,
     level: float = 0.95,
 ) -> Prediction:
     """Predict from all draws, a block of the inputs at a time.
@@ -78,6 +80,7 @@ def predict(
       draws: parameters stacked over draws ``[draws, ...]``; chains are flattened into draws.
       inputs: ``[examples, ...]``, standardised as the training inputs were.
       draw_weights: non-negative and summing to one; equal if not given.
+      temperature: what the logits are divided by.
       level: of the credible interval.
     """
     blocks = [
@@ -87,7 +90,7 @@ def predict(
             np.asarray(credible_upper(log_probs, draw_weights, level=level)),
             np.asarray(epistemic(log_probs, draw_weights)),
         )
-        for log_probs in _in_blocks(student, draws, inputs)
+        for log_probs in _in_blocks(student, draws, inputs, temperature)
     ]
     return Prediction(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 

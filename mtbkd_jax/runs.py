@@ -47,7 +47,7 @@ from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, mean_deviance, pred
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 2}
+_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 3}
 _NUM_PROBES = 100
 _RESPONSIBILITY_BLOCK = 2048
 _PACKAGES = (
@@ -104,6 +104,7 @@ class Run:
       class_names: in the order of the logits.
       draws: the student's parameters.
       chain_weights: what the draws of each chain count together, ``[chains]``.
+      prediction_temperature: what predictions divide the student's logits by.
     """
 
     path: Path
@@ -113,6 +114,7 @@ class Run:
     class_names: tuple[str, ...]
     draws: DrawStore
     chain_weights: np.ndarray
+    prediction_temperature: float
 
     def standardize(self, inputs: np.ndarray) -> np.ndarray:
         """Raw inputs as the student knows them."""
@@ -129,7 +131,12 @@ class Run:
     def predict(self, inputs: np.ndarray, *, level: float = 0.95) -> Prediction:
         """Predict raw inputs ``[examples, ...]``."""
         return predict(
-            self.student, self._flat_draws(), self.standardize(inputs), jnp.asarray(self.draw_weights), level=level
+            self.student,
+            self._flat_draws(),
+            self.standardize(inputs),
+            jnp.asarray(self.draw_weights),
+            temperature=self.prediction_temperature,
+            level=level,
         )
 
     @property
@@ -139,7 +146,8 @@ class Run:
 
     def log_probs(self, inputs: np.ndarray) -> np.ndarray:
         """Log class probabilities of every draw, ``[draws, examples, classes]``."""
-        return predictive_log_probs(self.student, self._flat_draws(), self.standardize(inputs))
+        temperature = self.prediction_temperature
+        return predictive_log_probs(self.student, self._flat_draws(), self.standardize(inputs), temperature=temperature)
 
     def to_arviz(
         self, inputs: np.ndarray, labels: np.ndarray, *, ids: Sequence[str] | np.ndarray, key: Key
@@ -206,7 +214,10 @@ def finish_run(
     components = component_names(posterior, teacher_names)
     storage.write_json(path / "selection.json", distillation.choice.to_json())
 
-    probe_log_probs = predictive_log_probs(distillation.student, draws, probes[:_NUM_PROBES])
+    prediction_temperature = float(distillation.choice.settings.prediction_temperature)
+    probe_log_probs = predictive_log_probs(
+        distillation.student, draws, probes[:_NUM_PROBES], temperature=prediction_temperature
+    )
     shape = (*np.shape(run.info.log_density), *probe_log_probs.shape[1:])
     probe_log_probs = probe_log_probs.reshape(shape)
     log_density = np.asarray(run.info.log_density)
@@ -264,6 +275,7 @@ def finish_run(
             "class_names": list(class_names),
             "teacher_names": list(teacher_names),
             "chain_weights": posterior.chain_weights.tolist(),
+            "prediction_temperature": prediction_temperature,
             "standardizer": None if standardizer is None else standardizer.to_json(),
             "input_sha256": dict(digests),
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -289,7 +301,16 @@ def open_run(path: str | Path) -> Run:
     standardizer = None if manifest["standardizer"] is None else Standardizer.from_json(manifest["standardizer"])
     store = open_draws(path / "draws", jax.eval_shape(student.init, jax.random.key(0)))
     chain_weights = np.asarray(manifest["chain_weights"])
-    return Run(path, student, input_shape, standardizer, tuple(manifest["class_names"]), store, chain_weights)
+    return Run(
+        path,
+        student,
+        input_shape,
+        standardizer,
+        tuple(manifest["class_names"]),
+        store,
+        chain_weights,
+        manifest["prediction_temperature"],
+    )
 
 
 class PosteriorResponsibilities(NamedTuple):

@@ -17,9 +17,11 @@ labels alone, and the power that suits them best. What the five stages lead to i
 it must beat *no teacher* and the mild advice by more than one standard error of the difference. Many candidates and few
 labels would otherwise favour a strong belief in teachers by luck alone.
 
-Last comes the temperature, of this choice and of *no teacher*, for which all else was scored at one. It decides how far
-apart the draws lie, and so it goes by what they cover: of the temperatures that the log score does not speak against by
-more than one standard error, that whose credible intervals hold the held-out labels as often as they should.
+Last come two temperatures together, of this choice and of *no teacher*, for which all else was scored at one: that of
+the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
+of themselves. They go by what the draws cover: of the pairs that the log score does not speak against by more than one
+standard error, those whose credible intervals hold the held-out labels as often as they should, or as the best pair's
+do to within a standard error; and of these the one that corrects predictions least.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,10 +53,15 @@ CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 LOWER_TEMPERATURES = (0.5, 0.25, 0.1)
 """Candidates of the temperature beside one: for two students at a time, six in all."""
+PREDICTION_TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25, 1.4)
+"""Candidates of what predictions divide the logits by."""
 MILD_POWER = "mild power"
 """The stage of the powers at a concentration of one."""
 PLAIN_TEMPERATURE = "temperature, no teacher"
 """The stage of the temperatures without teachers."""
+PREDICTIONS = "prediction_temperature"
+PLAIN_PREDICTIONS = "predictions, no teacher"
+"""The stages of the temperatures of the predictions."""
 
 # Candidates are scored by the sampler that the winner is then sampled by, unless the user asks for another.
 STEP_FRACTION = 0.5
@@ -72,6 +79,7 @@ class ScoredCandidate:
       center_scale: around the teacher-derived centers.
       wide_scale: of the component around zero.
       temperature: of the posterior.
+      prediction_temperature: what predictions divided the logits by.
       nll: mean negative log predictive probability of the held-out labels, nats.
       standard_error: of that mean, over the held-out labels.
       coverage_gap: mean distance of the held-out labels' coverage from nominal, over ``COVERAGE_LEVELS``.
@@ -83,6 +91,7 @@ class ScoredCandidate:
     center_scale: float
     wide_scale: float
     temperature: float
+    prediction_temperature: float
     nll: float
     standard_error: float
     coverage_gap: float
@@ -90,7 +99,7 @@ class ScoredCandidate:
     @property
     def settings(self) -> PosteriorSettings:
         """The settings that were scored."""
-        return PosteriorSettings(self.power, self.concentration, self.center_scale, self.wide_scale, self.temperature)
+        return PosteriorSettings(*(getattr(self, name) for name in PosteriorSettings._fields))
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; an infinite scale becomes None."""
@@ -151,20 +160,20 @@ class Problem(NamedTuple):
 
 
 class HeldOutScores(NamedTuple):
-    """How candidates did on each label, from chains that had not seen it.
+    """How candidates did on each label, from chains that had not seen it, at every temperature of the predictions.
 
     Attributes:
-      log_scores: log predictive probability of each label, ``[candidates, labelled]``, nats.
+      log_scores: log predictive probability of each label, ``[candidates, temperatures, labelled]``, nats.
       covered: share of a chain's draws whose deviance of the label lies in the credible interval, for each of
-        ``COVERAGE_LEVELS``, ``[candidates, levels, labelled]``; its mean over labels is the coverage.
+        ``COVERAGE_LEVELS``, ``[candidates, temperatures, levels, labelled]``; its mean over labels is the coverage.
     """
 
-    log_scores: Float[np.ndarray, "candidates labelled"]
-    covered: Float[np.ndarray, "candidates levels labelled"]
+    log_scores: Float[np.ndarray, "candidates temperatures labelled"]
+    covered: Float[np.ndarray, "candidates temperatures levels labelled"]
 
 
-Score = Callable[[PosteriorSettings], HeldOutScores]
-"""Scores candidates, whose settings are stacked."""
+Score = Callable[[PosteriorSettings, Sequence[float]], HeldOutScores]
+"""Scores candidates, whose settings are stacked, at temperatures of the predictions instead of their own."""
 
 
 def cross_validation(
@@ -191,30 +200,36 @@ def cross_validation(
       was compiled for those.
     """
 
-    def score_fold(settings: PosteriorSettings, fold_and_key: tuple[Fold, Key]):
-        fold, key = fold_and_key
+    def score_fold(settings: PosteriorSettings, shared: tuple[Fold, Key, Array]):
+        fold, key, prediction_temperatures = shared
         problem = build(settings, fold.data)
-        log_probs = _short_chain(key, student, problem, settings, fold.inputs, draw_batch, budget)
+        chain = _short_chain(key, student, problem, settings, fold.inputs, draw_batch, budget)
         is_held_out = fold.labels >= 0
-        label_log_probs = jnp.take_along_axis(log_probs, jnp.maximum(fold.labels, 0)[None, :, None], axis=2)[..., 0]
-        log_scores = jax.nn.logsumexp(label_log_probs, axis=0) - jnp.log(log_probs.shape[0])
-        covered = jnp.stack([label_coverage(log_probs, fold.labels, level=level) for level in COVERAGE_LEVELS])
-        return jnp.where(is_held_out, log_scores, 0.0), jnp.where(is_held_out, covered, 0.0)
+
+        def score_at(temperature: Float[Array, ""]):
+            log_probs = jax.nn.log_softmax(chain / temperature)
+            label_log_probs = jnp.take_along_axis(log_probs, jnp.maximum(fold.labels, 0)[None, :, None], axis=2)[..., 0]
+            log_scores = jax.nn.logsumexp(label_log_probs, axis=0) - jnp.log(log_probs.shape[0])
+            covered = jnp.stack([label_coverage(log_probs, fold.labels, level=level) for level in COVERAGE_LEVELS])
+            return jnp.where(is_held_out, log_scores, 0.0), jnp.where(is_held_out, covered, 0.0)
+
+        return jax.lax.map(score_at, prediction_temperatures)
 
     num_labelled = folds[0].labels.shape[0]
 
     @jax.jit
-    def score_fold_of_all(candidates: PosteriorSettings, fold_and_key: tuple[Fold, Key]):
-        return over_chains(score_fold, chain_mesh(candidates.power.shape[0]))(candidates, fold_and_key)
+    def score_fold_of_all(candidates: PosteriorSettings, shared: tuple[Fold, Key, Array]):
+        return over_chains(score_fold, chain_mesh(candidates.power.shape[0]))(candidates, shared)
 
-    def score(candidates: PosteriorSettings) -> HeldOutScores:
+    def score(candidates: PosteriorSettings, prediction_temperatures: Sequence[float]) -> HeldOutScores:
         mesh = chain_mesh(np.shape(candidates.power)[0])
         candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
-        size = candidates.power.shape[0]
-        log_scores = np.zeros((size, num_labelled), np.float32)
-        covered = np.zeros((size, len(COVERAGE_LEVELS), num_labelled), np.float32)
+        shape = candidates.power.shape[0], len(prediction_temperatures)
+        log_scores = np.zeros((*shape, num_labelled), np.float32)
+        covered = np.zeros((*shape, len(COVERAGE_LEVELS), num_labelled), np.float32)
         for index, fold in enumerate(folds):
-            parts = score_fold_of_all(candidates, copy_to_all((fold, jax.random.fold_in(key, index)), mesh))
+            shared = fold, jax.random.fold_in(key, index), jnp.array(prediction_temperatures, jnp.float32)
+            parts = score_fold_of_all(candidates, copy_to_all(shared, mesh))
             log_scores += np.asarray(parts[0])
             covered += np.asarray(parts[1])
         # A chain that blew up predicts nothing: its candidate cannot be chosen.
@@ -324,6 +339,7 @@ class GivenSettings:
       center_scale: standard deviation around the teacher-derived centers; infinite to leave them out.
       wide_scale: standard deviation of the wide component.
       temperature: of the posterior; 1 is Bayes.
+      prediction_temperature: what predictions divide the student's logits by.
     """
 
     power: float | None = None
@@ -331,6 +347,7 @@ class GivenSettings:
     center_scale: float | None = None
     wide_scale: float | None = None
     temperature: float | None = None
+    prediction_temperature: float | None = None
 
 
 def choose_settings(
@@ -347,29 +364,37 @@ def choose_settings(
       pool_size: root mean square of the pool's parameters, the unit of the candidates' scale around the centers.
     """
     curve: list[ScoredCandidate] = []
-    log_scores: dict[ScoredCandidate, Float[np.ndarray, " labelled"]] = {}
-
+    held_out: dict[PosteriorSettings, _HeldOut] = {}
     temperature = 1.0 if given.temperature is None else given.temperature
+    predictions = _unless_given(given.prediction_temperature, PREDICTION_TEMPERATURES)
+    uncorrected = min(predictions, key=_correction)
 
-    def score_all(stages: Sequence[str], candidates: Sequence[PosteriorSettings]) -> list[ScoredCandidate]:
+    def score_all(candidates: Sequence[PosteriorSettings]) -> None:
+        """Each of them at every temperature of the predictions."""
         stacked = PosteriorSettings(*(jnp.array(values, jnp.float32) for values in zip(*candidates, strict=True)))
-        scores = score(stacked)
-        scored = [_scored(*candidate) for candidate in zip(stages, candidates, *scores, strict=True)]
+        scores = score(stacked, predictions)
+        for candidate, log_scores, covered in zip(candidates, *scores, strict=True):
+            for value, of_value in zip(predictions, zip(log_scores, covered, strict=True), strict=True):
+                held_out[candidate._replace(prediction_temperature=value)] = _HeldOut(*of_value)
+
+    def record(stage: str, candidates: Sequence[PosteriorSettings]) -> list[ScoredCandidate]:
+        scored = [_scored(stage, candidate, held_out[candidate]) for candidate in candidates]
         curve.extend(scored)
-        log_scores.update(zip(scored, scores.log_scores, strict=True))
         return scored
 
     def best_of(stage: str, candidates: Sequence[PosteriorSettings]) -> ScoredCandidate:
-        return min(score_all([stage] * len(candidates), candidates), key=lambda candidate: candidate.nll)
+        score_all(candidates)
+        return min(record(stage, candidates), key=lambda candidate: candidate.nll)
 
     wide_scales = _unless_given(given.wide_scale, WIDE_SCALES)
-    plain = best_of("no teacher", [no_teacher(scale, temperature) for scale in wide_scales])
+    plain = best_of("no teacher", [no_teacher(scale, temperature, uncorrected) for scale in wide_scales])
     settings = PosteriorSettings(
         power=1.0 if given.power is None else given.power,
         concentration=5.0 if given.concentration is None else given.concentration,
         center_scale=float("inf") if given.center_scale is None else given.center_scale,
         wide_scale=plain.wide_scale,
         temperature=temperature,
+        prediction_temperature=uncorrected,
     )
     best = best_of("wide_scale", [settings._replace(wide_scale=scale) for scale in wide_scales])
 
@@ -387,29 +412,70 @@ def choose_settings(
     if given.power is None:
         cautious = plain
         if given.concentration is None and given.center_scale is None:
-            mild = PosteriorSettings(1.0, 1.0, float("inf"), plain.wide_scale, temperature)
-            advised = best_of(MILD_POWER, [mild._replace(power=power) for power in POWERS])
-            cautious = better(plain, advised)
-        if not _is_better(log_scores[best], log_scores[cautious]):
+            mild = settings._replace(power=1.0, concentration=1.0)
+            cautious = better(plain, best_of(MILD_POWER, [mild._replace(power=power) for power in POWERS]))
+        if not _is_better(held_out[best.settings].log_scores, held_out[cautious.settings].log_scores):
             best = cautious
+
+    temperatures = (1.0, *LOWER_TEMPERATURES) if given.temperature is None else (temperature,)
+    students = best.settings, plain.settings
     if given.temperature is None:
-        students = best.settings, plain.settings
-        cooler = [student._replace(temperature=value) for student in students for value in LOWER_TEMPERATURES]
-        half = len(LOWER_TEMPERATURES)
-        scored = score_all(["temperature"] * half + [PLAIN_TEMPERATURE] * half, cooler)
-        best, plain = (
-            _best_covered(candidates, log_scores) for candidates in ([best, *scored[:half]], [plain, *scored[half:]])
+        score_all([student._replace(temperature=value) for student in students for value in LOWER_TEMPERATURES])
+
+    def cool(student: PosteriorSettings, stage: str, stage_of_predictions: str) -> PosteriorSettings:
+        """Choose its two temperatures; on record are the candidates that differ from the choice in one of them."""
+        chosen = _best_covered(
+            {
+                candidate: held_out[candidate]
+                for value in temperatures
+                for of_predictions in predictions
+                for candidate in [student._replace(temperature=value, prediction_temperature=of_predictions)]
+            }
         )
-    return Choice(best.settings, plain.settings, tuple(curve))
+        if len(temperatures) > 1:
+            record(stage, [chosen._replace(temperature=value) for value in temperatures])
+        if len(predictions) > 1:
+            record(stage_of_predictions, [chosen._replace(prediction_temperature=value) for value in predictions])
+        return chosen
+
+    chosen = cool(best.settings, "temperature", PREDICTIONS)
+    return Choice(chosen, cool(plain.settings, PLAIN_TEMPERATURE, PLAIN_PREDICTIONS), tuple(curve))
 
 
-def _best_covered(
-    candidates: Sequence[ScoredCandidate], log_scores: Mapping[ScoredCandidate, Float[np.ndarray, " labelled"]]
-) -> ScoredCandidate:
-    """Of the candidates that the labels cannot tell from the best, the one whose intervals cover best."""
-    best = min(candidates, key=lambda candidate: candidate.nll)
-    alike = [one for one in candidates if not _is_better(log_scores[best], log_scores[one])]
-    return min(alike, key=lambda candidate: candidate.coverage_gap)
+class _HeldOut(NamedTuple):
+    """How one candidate did on each label."""
+
+    log_scores: Float[np.ndarray, " labelled"]
+    covered: Float[np.ndarray, "levels labelled"]
+
+    @property
+    def nll(self) -> float:
+        return -float(self.log_scores.mean())
+
+    @property
+    def coverage_gap(self) -> float:
+        """Mean distance of the coverage from nominal."""
+        return float(np.abs(self.covered.mean(1) - np.array(COVERAGE_LEVELS)).mean())
+
+    @property
+    def coverage_error(self) -> float:
+        """Standard error of the coverage."""
+        return float(self.covered.mean(0).std() / np.sqrt(self.covered.shape[1]))
+
+
+def _best_covered(candidates: Mapping[PosteriorSettings, _HeldOut]) -> PosteriorSettings:
+    """The pair of temperatures to choose: see the top of this file."""
+    best = min(candidates.values(), key=lambda held_out: held_out.nll)
+    alike = {one: of for one, of in candidates.items() if not _is_better(best.log_scores, of.log_scores)}
+    covers_best = min(alike.values(), key=lambda held_out: held_out.coverage_gap)
+    most = covers_best.coverage_gap + covers_best.coverage_error
+    covering = [one for one, of in alike.items() if of.coverage_gap <= most]
+    return min(covering, key=lambda one: (_correction(one.prediction_temperature), alike[one].coverage_gap))
+
+
+def _correction(prediction_temperature: float) -> float:
+    """How far predictions are from the student's own."""
+    return abs(float(np.log(prediction_temperature)))
 
 
 def _is_better(one: Float[np.ndarray, " labelled"], other: Float[np.ndarray, " labelled"]) -> bool:
@@ -424,20 +490,12 @@ def _unless_given(value: float | None, candidates: tuple[float, ...]) -> tuple[f
     return candidates if value is None else (value,)
 
 
-def _scored(
-    stage: str,
-    settings: PosteriorSettings,
-    log_scores: Float[np.ndarray, " labelled"],
-    covered: Float[np.ndarray, "levels labelled"],
-) -> ScoredCandidate:
+def _scored(stage: str, settings: PosteriorSettings, held_out: _HeldOut) -> ScoredCandidate:
+    log_scores = held_out.log_scores
     standard_error = (
         float(np.std(log_scores) / np.sqrt(log_scores.size)) if np.isfinite(log_scores).all() else float("inf")
     )
     numbers = {name: float(value) for name, value in settings._asdict().items()}
     return ScoredCandidate(
-        stage,
-        **numbers,
-        nll=-float(log_scores.mean()),
-        standard_error=standard_error,
-        coverage_gap=float(np.abs(covered.mean(1) - np.array(COVERAGE_LEVELS)).mean()),
+        stage, **numbers, nll=held_out.nll, standard_error=standard_error, coverage_gap=held_out.coverage_gap
     )

@@ -29,6 +29,7 @@ class PosteriorSettings(NamedTuple):
         component is the whole weight-space prior.
       wide_scale: standard deviation of the wide component around zero.
       temperature: T of the posterior p(θ | D)^(1/T) that is sampled; 1 is Bayes, below it draws lie closer together.
+      prediction_temperature: what predictions divide the student's logits by; the posterior does not depend on it.
     """
 
     power: Any
@@ -36,6 +37,7 @@ class PosteriorSettings(NamedTuple):
     center_scale: Any
     wide_scale: Any
     temperature: Any = 1.0
+    prediction_temperature: Any = 1.0
 
     @property
     def uses_teachers(self):
@@ -48,9 +50,9 @@ class PosteriorSettings(NamedTuple):
         return jnp.where(jnp.isfinite(self.center_scale), self.center_scale, self.wide_scale)
 
 
-def no_teacher(wide_scale: float, temperature: float = 1.0) -> PosteriorSettings:
+def no_teacher(wide_scale: float, temperature: float = 1.0, prediction_temperature: float = 1.0) -> PosteriorSettings:
     """The plain Bayesian student: a Gaussian prior on its weights, no teacher."""
-    return PosteriorSettings(0.0, 1.0, float("inf"), wide_scale, temperature)
+    return PosteriorSettings(0.0, 1.0, float("inf"), wide_scale, temperature, prediction_temperature)
 
 
 class Component(NamedTuple):

@@ -22,7 +22,7 @@ from mtbkd_jax.students import mlp
 from mtbkd_jax.trust import learned_trust
 
 STUDENT = mlp(num_features=2, hidden=(4,), num_classes=2)
-GIVEN = DistillationConfig(settings=GivenSettings(1.0, 5.0, 0.05, 1.0, 1.0))
+GIVEN = DistillationConfig(settings=GivenSettings(1.0, 5.0, 0.05, 1.0, 1.0, 1.0))
 NUM_EXAMPLES, NUM_LABELLED = 80, 40
 
 

@@ -38,7 +38,7 @@ LOG_PROBS = np.log(GENERATOR.dirichlet(np.full(4, 5.0), (4, 100, 6)))
 
 def scored(stage, nll, **changes):
     settings = {"power": 0.1, "concentration": 5.0, "center_scale": 0.2, "wide_scale": 0.5, "temperature": 1.0}
-    settings |= changes
+    settings |= {"prediction_temperature": 1.0} | changes
     return ScoredCandidate(stage=stage, nll=nll, standard_error=0.02, coverage_gap=0.03, **settings)
 
 
@@ -55,7 +55,9 @@ def choice():
         scored("concentration", 0.50, concentration=5.0),
         scored("concentration", 0.52, concentration=10.0),
         scored("temperature", 0.51, temperature=0.5),
+        scored("prediction_temperature", 0.505, prediction_temperature=1.1),
         scored("temperature, no teacher", 0.58, **alone, temperature=0.5),
+        scored("predictions, no teacher", 0.59, **alone, prediction_temperature=0.9),
     )
     return Choice(PosteriorSettings(0.1, 5.0, 0.2, 0.5), PosteriorSettings(0.0, 1.0, float("inf"), 0.5), curve)
 
@@ -197,7 +199,9 @@ def test_cross_validation_has_a_panel_for_each_stage_and_a_star_at_the_choice():
         "3. center scale",
         "4. concentration",
         "5. temperature",
-        "6. temperature, no teacher",
+        "6. prediction temperature",
+        "7. temperature, no teacher",
+        "8. predictions, no teacher",
     ]
     stars = [line.get_xydata() for axes in panels for line in axes.lines if line.get_marker() == "*"]
     assert [star.tolist() for star in stars] == [[], [[1, 0.5]], [[0, 0.5]], [[0, 0.5]], [], []]

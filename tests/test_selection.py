@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from scipy.special import logit
 
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.likelihood import categorical_log_likelihood
@@ -27,10 +28,11 @@ NUM_LABELLED = 12
 def scores_of(nll):
     """Made-up scores: the same for every label, minus ``nll`` of the candidate's settings; nine in ten covered."""
 
-    def score(candidates):
+    def score(candidates, predictions):
         losses = np.asarray(nll(PosteriorSettings(*(np.asarray(leaf) for leaf in candidates))), np.float32)
-        log_scores = np.broadcast_to(-losses[:, None], (losses.size, NUM_LABELLED))
-        return HeldOutScores(log_scores, np.full((losses.size, 3, NUM_LABELLED), 0.9, np.float32))
+        shape = losses.size, len(predictions), NUM_LABELLED
+        covered = np.full((losses.size, len(predictions), 3, NUM_LABELLED), 0.9, np.float32)
+        return HeldOutScores(np.broadcast_to(-losses[:, None, None], shape), covered)
 
     return score
 
@@ -67,18 +69,20 @@ def test_the_best_of_every_stage_is_found():
         "center_scale",
         "mild power",
         "temperature",
+        "prediction_temperature",
         "temperature, no teacher",
+        "predictions, no teacher",
     ]
 
 
 def split_scores(nll, gain_of_first_half):
     """As ``scores_of``, but strong belief in teachers gains on half of the labels and loses on the others."""
 
-    def score(candidates):
-        log_scores, covered = scores_of(nll)(candidates)
+    def score(candidates, predictions):
+        log_scores, covered = scores_of(nll)(candidates, predictions)
         sign = np.where(np.arange(NUM_LABELLED) < NUM_LABELLED // 2, 1.0, -1.0)
         is_strong = np.asarray(candidates.concentration) > 1.0
-        return HeldOutScores(log_scores + gain_of_first_half * np.outer(is_strong, sign), covered)
+        return HeldOutScores(log_scores + gain_of_first_half * np.outer(is_strong, sign)[:, None], covered)
 
     return score
 
@@ -101,20 +105,41 @@ def test_the_temperature_is_that_whose_intervals_cover_best_unless_the_log_score
     sign = np.where(np.arange(NUM_LABELLED) < NUM_LABELLED // 2, 1.0, -1.0)
     covered_at = {1.0: 0.6, 0.5: 0.8, 0.25: 0.9, 0.1: 0.99}
 
-    def score(candidates):
+    def score(candidates, predictions):
         temperatures = np.asarray(candidates.temperature, float)
         losses = 0.5 + (np.asarray(candidates.power) == 0) + loss_of_cooling * (1 - temperatures)
         # The difference from a temperature of one has a standard error of 1 / sqrt(12).
         log_scores = -losses[:, None] + np.outer(temperatures < 1, sign)
         levels = np.array([covered_at[round(t, 2)] for t in temperatures])
         return HeldOutScores(
-            log_scores.astype(np.float32),
-            np.broadcast_to(levels[:, None, None], (losses.size, 3, NUM_LABELLED)).astype(np.float32),
+            log_scores[:, None].astype(np.float32),
+            np.broadcast_to(levels[:, None, None, None], (losses.size, 1, 3, NUM_LABELLED)).astype(np.float32),
         )
 
-    choice = choose_settings(score, GivenSettings(), pool_size=1.0)
+    choice = choose_settings(score, GivenSettings(prediction_temperature=1.0), pool_size=1.0)
     assert choice.settings.temperature == temperature
     assert choice.no_teacher.temperature == temperature
+
+
+@pytest.mark.parametrize(
+    ("num_labelled", "loss", "chosen"),
+    [(12, 0.0, 1.0), (4000, 0.0, 1.25), (4000, 0.1, 1.0)],
+    ids=["too few labels to tell", "better covered", "worse predicted"],
+)
+def test_predictions_are_corrected_where_the_labels_show_that_their_intervals_are_too_short(num_labelled, loss, chosen):
+    covered_at = {0.8: 0.75, 0.9: 0.8, 1.0: 0.85, 1.1: 0.87, 1.25: 0.9, 1.4: 0.95}
+
+    def score(candidates, predictions):
+        losses = 0.5 + np.outer(np.asarray(candidates.power) == 0, np.ones(len(predictions)))
+        losses = losses + loss * (np.array(predictions) > 1)
+        log_scores = np.repeat(-losses[..., None], num_labelled, axis=2)
+        is_covered = np.arange(num_labelled) / num_labelled < np.array([covered_at[t] for t in predictions])[:, None]
+        shape = losses.shape[0], len(predictions), len(COVERAGE_LEVELS), num_labelled
+        return HeldOutScores(log_scores, np.broadcast_to(is_covered[:, None], shape).astype(np.float32))
+
+    choice = choose_settings(score, GivenSettings(), pool_size=1.0)
+    assert choice.settings.prediction_temperature == chosen
+    assert choice.no_teacher.prediction_temperature == chosen
 
 
 def test_with_teachers_the_wide_scale_may_be_another_than_without():
@@ -142,12 +167,14 @@ def test_on_a_tie_there_is_no_teacher():
     assert not choice.settings.uses_teachers
 
 
-@pytest.mark.parametrize("name", ["power", "concentration", "center_scale", "wide_scale", "temperature"])
+@pytest.mark.parametrize(
+    "name", ["power", "concentration", "center_scale", "wide_scale", "temperature", "prediction_temperature"]
+)
 def test_a_setting_that_is_given_is_kept(name):
     given = GivenSettings(**{name: 0.77})
     choice = choose_settings(scores_of(distance_from(0.06, 10.0, 0.5, 0.2)), given, pool_size=1.0)
     assert getattr(choice.settings, name) == 0.77
-    for_all = ("wide_scale", "temperature")
+    for_all = ("wide_scale", "temperature", "prediction_temperature")
     tried = [c for c in choice.curve if c.settings.uses_teachers or name in for_all]
     assert {getattr(candidate, name) for candidate in tried} == {0.77}
 
@@ -198,9 +225,11 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
         draw_batch=full_batch,
         budget=Budget(num_mode_steps=1000, num_burn_in=50, num_steps=num_steps, thinning=10),
     )
-    scores, covered = score(candidates)
+    predictions = 1.0, 2.0
+    all_scores, all_covered = score(candidates, predictions)
+    scores, covered = all_scores[:, 0], all_covered[:, 0]
     held_out = np.asarray(fold_of_label) <= 1
-    assert scores.shape == (2, NUM_LABELLED)
+    assert all_scores.shape == (2, 2, NUM_LABELLED)
     assert (scores[:, ~held_out] == 0).all()
     assert (scores[0, np.asarray(fold_of_label) == 0] < np.log(0.5)).all()
     # At a scale of a thousandth the student says nothing.
@@ -210,6 +239,10 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
     assert (covered[:, :, ~held_out] == 0).all()
     levels = 1.0 if num_steps == 0 else np.array(COVERAGE_LEVELS)
     np.testing.assert_allclose(covered[1][:, held_out].mean(1), levels, atol=0.06)
+    # The mode halves its logits: log(p / (1 - p)) of the label is half of what it was.
+    if num_steps == 0:
+        log_odds = [logit(np.exp(of[0, held_out])) for of in (all_scores[:, 0], all_scores[:, 1])]
+        np.testing.assert_allclose(log_odds[1], log_odds[0] / 2, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_starts", [1, 2])
@@ -231,8 +264,8 @@ def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to
         posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
         return Problem(posterior, jax.vmap(unravel)(centers), num_starts, lambda _: examples, 1)
 
-    candidate = PosteriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0, 1.0)))
+    candidate = PosteriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0, 1.0, 1.0)))
     budget = Budget(num_mode_steps=100, num_burn_in=20, num_steps=40, thinning=10)
     score = cross_validation(jax.random.key(1), student, [fold], build=build, draw_batch=full_batch, budget=budget)
-    agrees = score(candidate).log_scores[0, np.asarray(is_held_out)] > np.log(0.5)
+    agrees = score(candidate, (1.0,)).log_scores[0, 0, np.asarray(is_held_out)] > np.log(0.5)
     assert agrees.all() if num_starts == 2 else not agrees.any()

@@ -133,7 +133,8 @@ def row(
 ) -> Row:
     """Sample the posterior and score it on the test images; ``seconds`` count from ``start``."""
     posterior = sample_posterior(jax.random.key(100 + seed), STUDENT, lessons, settings, config=config)
-    log_probs = predictive_log_probs(STUDENT, flatten_chains(posterior.run.positions), problem.test_inputs)
+    draws, temperature = flatten_chains(posterior.run.positions), settings.prediction_temperature
+    log_probs = predictive_log_probs(STUDENT, draws, problem.test_inputs, temperature=temperature)
     metrics = all_metrics(log_probs, problem.test_labels, posterior.draw_weights)
     return {
         "method": name,

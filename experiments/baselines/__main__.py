@@ -108,7 +108,7 @@ def run_seed(seed: int) -> list[Row]:
         logits = task.teacher_logits[:, [index]]
         options = {"seed": seed, "weighting": uniform_weighting(), "config": CONFIG}
         distilled, seconds = timed(distil, task.inputs, task.labels, logits, STUDENT, **options)
-        add(f"BKD of {name}", draws_of(distilled.posterior), seconds)
+        add(f"BKD of {name}", draws_of(distilled.posterior, distilled.choice.settings), seconds)
     return rows
 
 

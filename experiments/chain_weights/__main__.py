@@ -36,8 +36,8 @@ from mtbkd_jax.uncertainty import predictive_mean
 
 NUM_LABELS, NUM_CHAINS = 50, 6
 SETTINGS = {
-    "power 0.1": GivenSettings(0.1, 5.0, float("inf"), 3.0, temperature=1.0),
-    "power 1": GivenSettings(1.0, 5.0, float("inf"), 3.0, temperature=1.0),
+    "power 0.1": GivenSettings(0.1, 5.0, float("inf"), 3.0, temperature=1.0, prediction_temperature=1.0),
+    "power 1": GivenSettings(1.0, 5.0, float("inf"), 3.0, temperature=1.0, prediction_temperature=1.0),
     "chosen": GivenSettings(),
 }
 BEST, ALIKE, WEIGHED, DENSEST = "best chain", "all alike", "library", "highest log density"
@@ -66,8 +66,10 @@ def compare(seed: int, draw: Simulation, given: GivenSettings) -> dict[str, Any]
         learn_key, standardize(draw.inputs), draw.labels, draw.teacher_logits, STUDENT, config=config
     )
     posterior = sample_posterior(sample_key, STUDENT, lessons, choice.settings, config=config)
-    draws, test_inputs = flatten_chains(posterior.run.positions), standardize(draw.test_inputs)
-    log_probs = jnp.asarray(predictive_log_probs(STUDENT, draws, test_inputs))
+    draws, temperature = flatten_chains(posterior.run.positions), choice.settings.prediction_temperature
+    log_probs = jnp.asarray(
+        predictive_log_probs(STUDENT, draws, standardize(draw.test_inputs), temperature=temperature)
+    )
     by_chain = log_probs.reshape(NUM_CHAINS, -1, *log_probs.shape[1:])
 
     def nll(log_probs: jax.Array, weights: np.ndarray | None = None) -> float:

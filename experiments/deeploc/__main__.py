@@ -157,6 +157,7 @@ def run_student(
     no_teacher = [
         *("--settings.power", "0", "--settings.concentration", "1", "--settings.center-scale", "inf"),
         *("--settings.wide-scale", str(settings["wide_scale"]), "--settings.temperature", str(settings["temperature"])),
+        *("--settings.prediction-temperature", str(settings["prediction_temperature"])),
     ]
     _fit_and_evaluate(folder, alone, seed, no_teacher)
     return [

@@ -178,7 +178,13 @@ def halved(images: UInt8[np.ndarray, "images 28 28 3"]) -> Float[np.ndarray, "im
 
 def figure_of(prepared: Prepared, student: Student, draws: Draws) -> "Figure":
     """The test images that the student is surest of, and least sure of."""
-    prediction = predict(student, draws.params, prepared.task.test_inputs, jnp.asarray(draws.weights))
+    prediction = predict(
+        student,
+        draws.params,
+        prepared.task.test_inputs,
+        jnp.asarray(draws.weights),
+        temperature=draws.prediction_temperature,
+    )
     return certain_and_uncertain(
         prepared.test_images, prepared.task.test_labels, prediction.probs.argmax(1), prediction.mean_deviance
     )

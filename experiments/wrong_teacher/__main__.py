@@ -81,7 +81,7 @@ def compare(problem: Problem, seed: int, config: DistillationConfig = Distillati
 
     without = distilled(problem.teacher_logits)
     wide_scale = without.choice.no_teacher.wide_scale
-    given = GivenSettings(1.0, 5.0, float("inf"), wide_scale, temperature=1.0)
+    given = GivenSettings(1.0, 5.0, float("inf"), wide_scale, temperature=1.0, prediction_temperature=1.0)
     paper = DistillationConfig(settings=given, sampling=config.sampling)
     return [
         result(WITHOUT, problem, student, without),
@@ -97,15 +97,16 @@ def wrong_teacher(logits: np.ndarray) -> np.ndarray:
 
 def result(name: str, problem: Problem, student: Student, distillation: Distillation) -> dict[str, Any]:
     """Its metrics on the test set, and whom it trusted."""
-    posterior = distillation.posterior
-    log_probs = predictive_log_probs(student, flatten_chains(posterior.run.positions), problem.test_inputs)
+    posterior, settings = distillation.posterior, distillation.choice.settings
+    draws, temperature = flatten_chains(posterior.run.positions), settings.prediction_temperature
+    log_probs = predictive_log_probs(student, draws, problem.test_inputs, temperature=temperature)
     metrics = all_metrics(log_probs, problem.test_labels, posterior.draw_weights)
     weights = np.exp(np.asarray(distillation.lessons.log_weights)).mean(0)
     names = (*problem.teacher_names, "wrong")[: weights.size - 1]
     return {
         "method": name,
         **{key: metrics[key] for key in METRICS},
-        "settings": {key: float(value) for key, value in distillation.choice.settings._asdict().items()},
+        "settings": {key: float(value) for key, value in settings._asdict().items()},
         "mean_weights": dict(zip(("nobody", *names), weights.tolist(), strict=True)),
         "weight_space_components": components_to_json(posterior, names),
     }

@@ -19,7 +19,7 @@ from mtbkd_jax.students import mlp, num_parameters
 QUICK = DistillationConfig(
     num_folds=2,
     budget=Budget(num_mode_steps=20),
-    settings=GivenSettings(1.0, 5.0, float("inf"), 0.1, temperature=1.0),
+    settings=GivenSettings(1.0, 5.0, float("inf"), 0.1, temperature=1.0, prediction_temperature=1.0),
     sampling=SamplingConfig(num_chains=2, num_mode_steps=100, num_burn_in=20, num_draws=10, thinning=2),
 )
 STUDY = Study(num_images=400, num_labels=60, num_features=32, hidden=16, distillation=QUICK)

@@ -15,7 +15,16 @@ from mtbkd_jax.errors import InputError
 QUICK = (
     *("--kind", "logits", "--student.hidden", "4", "--weighting", "entropy"),
     *("--settings.power", "1", "--settings.concentration", "5"),
-    *("--settings.center-scale", "inf", "--settings.wide-scale", "0.5", "--settings.temperature", "1"),
+    *(
+        "--settings.center-scale",
+        "inf",
+        "--settings.wide-scale",
+        "0.5",
+        "--settings.temperature",
+        "1",
+        "--settings.prediction-temperature",
+        "1",
+    ),
     *("--sampling.num-mode-steps", "50", "--sampling.num-burn-in", "20"),
     *("--sampling.num-draws", "10", "--sampling.thinning", "1", "--sampling.num-chains", "2"),
 )

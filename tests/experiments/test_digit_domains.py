@@ -30,7 +30,7 @@ SIZES = Sizes(teacher=200, pool=60, test=40)
 QUICK = DistillationConfig(
     num_folds=2,
     budget=Budget(num_mode_steps=20),
-    settings=GivenSettings(1.0, 5.0, float("inf"), 0.5, temperature=1.0),
+    settings=GivenSettings(1.0, 5.0, float("inf"), 0.5, temperature=1.0, prediction_temperature=1.0),
     sampling=SamplingConfig(num_chains=2, num_mode_steps=100, num_burn_in=20, num_draws=10, thinning=2),
 )
 STUDY = Study(

@@ -8,7 +8,7 @@ from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.selection import GivenSettings
 
 QUICK = DistillationConfig(
-    settings=GivenSettings(1.0, 5.0, float("inf"), 1.0, temperature=1.0),
+    settings=GivenSettings(1.0, 5.0, float("inf"), 1.0, temperature=1.0, prediction_temperature=1.0),
     sampling=SamplingConfig(num_chains=2, num_mode_steps=300, num_burn_in=100, num_draws=20, thinning=5),
 )
 
