@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import study
+from experiments.tasks import Task
 from mtbkd_jax.baselines import ClassicalStudent, DistillationLoss, distil_classically, pooled_loss
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.distillation import learn
@@ -46,30 +47,6 @@ Row = dict[str, Any]
 """A method on one seed: ``method``, ``seed``, the metrics by name (None where there is none), and ``seconds``."""
 
 Made = TypeVar("Made")
-
-
-class Task(NamedTuple):
-    """What students are distilled from and tested on.
-
-    Attributes:
-      inputs: ``[N, ...]``, standardised.
-      labels: -1 where there is none, ``[N]``.
-      teacher_names: ``[G]``.
-      teacher_logits: ``[N, G, C]``.
-      test_inputs: standardised as the inputs are, ``[M, ...]``.
-      test_labels: ``[M]``.
-      test_teacher_logits: ``[M, G, C]``.
-      outside_inputs: of no class that there is, to be told from the test inputs, ``[O, ...]``; None without such.
-    """
-
-    inputs: np.ndarray
-    labels: np.ndarray
-    teacher_names: tuple[str, ...]
-    teacher_logits: np.ndarray
-    test_inputs: np.ndarray
-    test_labels: np.ndarray
-    test_teacher_logits: np.ndarray
-    outside_inputs: np.ndarray | None = None
 
 
 class Draws(NamedTuple):

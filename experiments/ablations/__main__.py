@@ -10,8 +10,6 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 ``--overwrite`` is given.
 """
 
-import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,16 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.problems import Problem, digits_problem
 from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
+from experiments.tasks import Task, digits_task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.distillation import learn
 from mtbkd_jax.lessons import Lessons
@@ -83,38 +76,38 @@ def main() -> None:
 
 def run_seed(seed: int, config: DistillationConfig = DistillationConfig()) -> Iterator[Row]:
     """All rows of one seed."""
-    problem = digits_problem(seed)
+    task = digits_task(seed)
     start = time.perf_counter()
-    lessons, choice = taught(problem, seed, config)
-    yield row("chosen on the labels", problem, seed, lessons, choice.settings, config, start)
+    lessons, choice = taught(task, seed, config)
+    yield row("chosen on the labels", task, seed, lessons, choice.settings, config, start)
     settings = reference(lessons, choice.no_teacher.wide_scale)
     for name, change in CHANGES.items():
-        yield row(name, problem, seed, lessons, settings._replace(**change), config, time.perf_counter())
+        yield row(name, task, seed, lessons, settings._replace(**change), config, time.perf_counter())
 
-    def taught_row(name: str, problem: Problem, config: DistillationConfig, rule: WeightingRule) -> Row:
+    def taught_row(name: str, task: Task, config: DistillationConfig, rule: WeightingRule) -> Row:
         start = time.perf_counter()
         given = replace(config, settings=GivenSettings(*settings))
-        lessons, _ = taught(problem, seed, given, rule)
-        return row(name, problem, seed, lessons, settings, config, start)
+        lessons, _ = taught(task, seed, given, rule)
+        return row(name, task, seed, lessons, settings, config, start)
 
     trust = learned_trust(num_folds=config.num_folds)
-    yield taught_row("softening 2", problem, replace(config, softening=2.0), trust)
-    yield taught_row("uniform weights", problem, config, uniform_weighting())
+    yield taught_row("softening 2", task, replace(config, softening=2.0), trust)
+    yield taught_row("uniform weights", task, config, uniform_weighting())
     for num_labels in LABEL_COUNTS:
-        relabelled = digits_problem(seed, num_labels)
+        relabelled = digits_task(seed, num_labels)
         for name, rule in {"learned trust": trust, "entropy weights": entropy_weighting()}.items():
             yield taught_row(f"{name}, {num_labels} labels", relabelled, config, rule)
 
 
 def taught(
-    problem: Problem, seed: int, config: DistillationConfig, rule: WeightingRule | None = None
+    task: Task, seed: int, config: DistillationConfig, rule: WeightingRule | None = None
 ) -> tuple[Lessons, Choice]:
     """What the teachers teach; None weighs them by the library's default."""
     lessons, _, choice = learn(
         jax.random.key(seed),
-        problem.inputs,
-        problem.labels,
-        problem.teacher_logits,
+        task.inputs,
+        task.labels,
+        task.teacher_logits,
         STUDENT,
         weighting=rule,
         config=config,
@@ -124,7 +117,7 @@ def taught(
 
 def row(
     name: str,
-    problem: Problem,
+    task: Task,
     seed: int,
     lessons: Lessons,
     settings: PosteriorSettings,
@@ -134,8 +127,8 @@ def row(
     """Sample the posterior and score it on the test images; ``seconds`` count from ``start``."""
     posterior = sample_posterior(jax.random.key(100 + seed), STUDENT, lessons, settings, config=config)
     draws, temperature = flatten_chains(posterior.run.positions), settings.prediction_temperature
-    log_probs = predictive_log_probs(STUDENT, draws, problem.test_inputs, temperature=temperature)
-    metrics = all_metrics(log_probs, problem.test_labels, posterior.draw_weights)
+    log_probs = predictive_log_probs(STUDENT, draws, task.test_inputs, temperature=temperature)
+    metrics = all_metrics(log_probs, task.test_labels, posterior.draw_weights)
     return {
         "method": name,
         "seed": seed,

@@ -14,16 +14,10 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 ``--overwrite`` is given.
 """
 
-import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 from experiments.methods import (
     KD,
@@ -31,7 +25,6 @@ from experiments.methods import (
     METRICS,
     Draws,
     Row,
-    Task,
     compare,
     draws_of,
     row_of,
@@ -40,11 +33,10 @@ from experiments.methods import (
     usual_losses,
 )
 from experiments.study import results_files, rows_of, study_parser, write_comparison
+from experiments.tasks import digits_task
 from mtbkd_jax.approximations import dropout_draws, ensemble_draws, laplace_draws, mean_field_draws, swag_draws
 from mtbkd_jax.baselines import ClassicalStudent, distil_classically, gradient_space_loss, pooled_loss
 from mtbkd_jax.configuration import DistillationConfig
-from mtbkd_jax.data import Standardizer
-from mtbkd_jax.digits import digits_study
 from mtbkd_jax.distillation import distil
 from mtbkd_jax.examples import full_batch
 from mtbkd_jax.step_size import largest_curvature
@@ -54,7 +46,6 @@ from mtbkd_jax.weighting import confidence_aware_weighting, entropy_weighting, u
 
 STUDENT = mlp(num_features=64, hidden=(32,), num_classes=10)
 LAST_LAYER = "Dense_1"
-NUM_LABELS = 100
 NUM_DRAWS = 100
 NUM_MEMBERS = 10
 CONFIG = DistillationConfig()
@@ -79,17 +70,7 @@ def main() -> None:
 
 def run_seed(seed: int) -> list[Row]:
     """Every method on one seed; seconds include the choice of settings and the compilation."""
-    study = digits_study(seed=seed, num_labels=NUM_LABELS)
-    standardize = Standardizer.fit(study.pool_inputs)
-    task = Task(
-        inputs=standardize(study.pool_inputs),
-        labels=study.pool_labels,
-        teacher_names=study.teacher_names,
-        teacher_logits=study.pool_teacher_logits,
-        test_inputs=standardize(study.test_inputs),
-        test_labels=study.test_labels,
-        test_teacher_logits=study.test_teacher_logits,
-    )
+    task = digits_task(seed)
     compare_key, plain_key, draw_key = jax.random.split(jax.random.key(seed), 3)
     comparison = compare(compare_key, task, STUDENT, seed=seed, losses=LOSSES, config=CONFIG)
     rows = list(comparison.rows)
@@ -104,7 +85,7 @@ def run_seed(seed: int) -> list[Row]:
         for name, approximate in APPROXIMATIONS.items():
             params, seconds = timed(approximate, draw_key, comparison.students[method])
             add(f"{name} of {method}", Draws(params), seconds_of[method] + seconds)
-    for index, name in enumerate(study.teacher_names):
+    for index, name in enumerate(task.teacher_names):
         logits = task.teacher_logits[:, [index]]
         options = {"seed": seed, "weighting": uniform_weighting(), "config": CONFIG}
         distilled, seconds = timed(distil, task.inputs, task.labels, logits, STUDENT, **options)

@@ -10,24 +10,18 @@ Needs the development data (``--data``): its images are a lossy copy, compressed
 ``--overwrite`` is given.
 """
 
-import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-
 import numpy as np
 
 from experiments.cifar10.data import CLASS_NAMES, DEFAULT_DIRECTORY, TEACHER_NAMES, Cifar10, read_cifar10
 from experiments.cifar10.features import fit_features
 from experiments.labels import label_subset
-from experiments.methods import METRICS, SHORT, Row, Task, compare, usual_losses
+from experiments.methods import METRICS, SHORT, Row, compare, usual_losses
 from experiments.study import results_files, rows_of, study_parser, write_comparison
+from experiments.tasks import Task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.students import mlp

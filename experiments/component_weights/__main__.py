@@ -17,18 +17,11 @@ Writes ``results.json``, ``table.md`` and ``component_weights.png`` to the folde
 replaces such files only where ``--overwrite`` is given.
 """
 
-import contextlib
-import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np

@@ -12,19 +12,12 @@ only where ``--overwrite`` is given.
 """
 
 import argparse
-import contextlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -43,8 +36,9 @@ from experiments.digit_domains.figure import certain_and_uncertain
 from experiments.digit_domains.networks import PatchCNN
 from experiments.digit_domains.teachers import TEACHER, ask, teach
 from experiments.labels import label_subset
-from experiments.methods import METRICS, SHORT, Comparison, Draws, Row, Task, compare, timed, usual_losses
+from experiments.methods import METRICS, SHORT, Comparison, Draws, Row, compare, timed, usual_losses
 from experiments.study import results_files, rows_of, study_parser, write_comparison
+from experiments.tasks import Task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.figures import save_figures

@@ -12,18 +12,10 @@ A teacher alone predicts with the standard deviation of its errors on the labels
 ``table.md`` to the folder of this file or to ``--out``, and replaces such files only where ``--overwrite`` is given.
 """
 
-import contextlib
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 import jax.numpy as jnp
 import numpy as np

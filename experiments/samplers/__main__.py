@@ -17,8 +17,6 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 ``--overwrite`` is given.
 """
 
-import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,10 +25,6 @@ from typing import Any
 
 import jax
 import numpy as np
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 from experiments.simulation1.__main__ import STUDENT
 from experiments.simulation1.design import DESIGN

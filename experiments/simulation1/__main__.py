@@ -7,15 +7,6 @@ first draw are uncertain) to the folder of this file or to ``--out``, and replac
 ``--overwrite`` is given.
 """
 
-import contextlib
-import os
-
-import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-
 from experiments.simulation1.design import DESIGN
 from experiments.simulation1.map import places, uncertainty_map
 from experiments.simulation_study import Views, run_study

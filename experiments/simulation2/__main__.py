@@ -6,15 +6,6 @@ Writes ``results.json`` (every draw and what was chosen) and ``table.md`` to the
 and replaces such files only where ``--overwrite`` is given.
 """
 
-import contextlib
-import os
-
-import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-
 from experiments.simulation2.design import DESIGN, SHARE_ELSEWHERE
 from experiments.simulation_study import run_study
 from mtbkd_jax.students import mlp

@@ -14,20 +14,13 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 ``--overwrite`` is given.
 """
 
-import contextlib
-import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-
-# Chains run side by side, one on each device; JAX takes this before its first array.
-with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-
 import numpy as np
 
-from experiments.problems import PROBLEMS, Problem
 from experiments.study import (
     METRICS,
     markdown_table,
@@ -38,6 +31,7 @@ from experiments.study import (
     titled,
     write_results,
 )
+from experiments.tasks import NUM_LABELS, Task, deeploc_task, digits_task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.distillation import Distillation, distil
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
@@ -46,47 +40,54 @@ from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.students import Student, mlp
 from mtbkd_jax.weighting import entropy_weighting
 
+_OF_DIGITS = mlp(num_features=64, hidden=(32,), num_classes=10)
+_OF_DEEPLOC = mlp(num_features=256, hidden=(128,), num_classes=10)
+TASKS: dict[str, tuple[Callable[[int], Task], Student]] = {
+    "digits": (digits_task, _OF_DIGITS),
+    "DeepLoc, 100 labels": (partial(deeploc_task, num_labels=NUM_LABELS), _OF_DEEPLOC),
+    "DeepLoc, all labels": (deeploc_task, _OF_DEEPLOC),
+}
 SHARPENING = 5.0
 WITHOUT, WITH, ENTROPY = "its teachers", "and a wrong one", "and a wrong one, entropy weights"
 
 
 def main() -> None:
-    """Run every problem and seed, and write and print the tables."""
+    """Run every task and seed, and write and print the tables."""
     parser = study_parser(str(__doc__), Path(__file__).parent)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="draws, or folds of DeepLoc")
-    parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     options = parser.parse_args()
     files = results_files(options)
     runs = []
-    for name in options.problems:
+    for name in options.tasks:
+        make_task, student = TASKS[name]
         for seed in options.seeds:
-            for run in compare(PROBLEMS[name](seed), seed):
+            for run in compare(make_task(seed), student, seed):
                 runs.append({"seed": seed, **run, "method": f"{name}: {run['method']}"})
                 print(runs[-1], flush=True)
     rows = rows_of(runs, tuple(METRICS))
-    differences = {name: accuracy_difference(rows, name) for name in options.problems}
+    differences = {name: accuracy_difference(rows, name) for name in options.tasks}
     table = markdown_table(titled(rows)) + "\n" + markdown_table(differences)
     write_results(files, summary("wrong_teacher", options.seeds, rows) | {"runs": runs}, table)
 
 
-def compare(problem: Problem, seed: int, config: DistillationConfig = DistillationConfig()) -> list[dict[str, Any]]:
+def compare(
+    task: Task, student: Student, seed: int, config: DistillationConfig = DistillationConfig()
+) -> list[dict[str, Any]]:
     """The three students."""
-    student = mlp(
-        num_features=problem.inputs.shape[1], hidden=problem.hidden, num_classes=problem.teacher_logits.shape[2]
-    )
-    with_wrong = np.concatenate([problem.teacher_logits, wrong_teacher(problem.teacher_logits[:, :1])], axis=1)
+    with_wrong = np.concatenate([task.teacher_logits, wrong_teacher(task.teacher_logits[:, :1])], axis=1)
 
     def distilled(teacher_logits: np.ndarray, config: DistillationConfig = config, **options: Any) -> Distillation:
-        return distil(problem.inputs, problem.labels, teacher_logits, student, seed=seed, config=config, **options)
+        return distil(task.inputs, task.labels, teacher_logits, student, seed=seed, config=config, **options)
 
-    without = distilled(problem.teacher_logits)
+    without = distilled(task.teacher_logits)
     wide_scale = without.choice.no_teacher.wide_scale
     given = GivenSettings(1.0, 5.0, float("inf"), wide_scale, temperature=1.0, prediction_temperature=1.0)
     paper = DistillationConfig(settings=given, sampling=config.sampling)
     return [
-        result(WITHOUT, problem, student, without),
-        result(WITH, problem, student, distilled(with_wrong)),
-        result(ENTROPY, problem, student, distilled(with_wrong, paper, weighting=entropy_weighting())),
+        result(WITHOUT, task, student, without),
+        result(WITH, task, student, distilled(with_wrong)),
+        result(ENTROPY, task, student, distilled(with_wrong, paper, weighting=entropy_weighting())),
     ]
 
 
@@ -95,14 +96,14 @@ def wrong_teacher(logits: np.ndarray) -> np.ndarray:
     return SHARPENING * np.roll(logits, 1, axis=-1)
 
 
-def result(name: str, problem: Problem, student: Student, distillation: Distillation) -> dict[str, Any]:
+def result(name: str, task: Task, student: Student, distillation: Distillation) -> dict[str, Any]:
     """Its metrics on the test set, and whom it trusted."""
     posterior, settings = distillation.posterior, distillation.choice.settings
     draws, temperature = flatten_chains(posterior.run.positions), settings.prediction_temperature
-    log_probs = predictive_log_probs(student, draws, problem.test_inputs, temperature=temperature)
-    metrics = all_metrics(log_probs, problem.test_labels, posterior.draw_weights)
+    log_probs = predictive_log_probs(student, draws, task.test_inputs, temperature=temperature)
+    metrics = all_metrics(log_probs, task.test_labels, posterior.draw_weights)
     weights = np.exp(np.asarray(distillation.lessons.log_weights)).mean(0)
-    names = (*problem.teacher_names, "wrong")[: weights.size - 1]
+    names = (*task.teacher_names, "wrong")[: weights.size - 1]
     return {
         "method": name,
         **{key: metrics[key] for key in METRICS},
@@ -112,12 +113,12 @@ def result(name: str, problem: Problem, student: Student, distillation: Distilla
     }
 
 
-def accuracy_difference(rows: dict[str, Any], problem: str) -> dict[str, np.ndarray]:
+def accuracy_difference(rows: dict[str, Any], task: str) -> dict[str, np.ndarray]:
     """Accuracy with the wrong teacher less that without it, over seeds, by learned trust and by entropy."""
-    without = rows[f"{problem}: {WITHOUT}"]["accuracy"]
+    without = rows[f"{task}: {WITHOUT}"]["accuracy"]
     return {
-        "accuracy by learned trust": rows[f"{problem}: {WITH}"]["accuracy"] - without,
-        "accuracy by entropy weights": rows[f"{problem}: {ENTROPY}"]["accuracy"] - without,
+        "accuracy by learned trust": rows[f"{task}: {WITH}"]["accuracy"] - without,
+        "accuracy by entropy weights": rows[f"{task}: {ENTROPY}"]["accuracy"] - without,
     }
 
 

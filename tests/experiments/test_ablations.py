@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.ablations.__main__ import CHANGES, reference, row, taught
-from experiments.problems import digits_problem
 from experiments.study import METRICS
+from experiments.tasks import digits_task
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.selection import GivenSettings
 
@@ -17,8 +17,8 @@ QUICK = DistillationConfig(
 
 @pytest.fixture(scope="module")
 def lesson():
-    problem = digits_problem(0)
-    return problem, taught(problem, 0, QUICK)[0]
+    task = digits_task(0)
+    return task, taught(task, 0, QUICK)[0]
 
 
 def test_every_change_is_one_setting_of_the_reference(lesson):
@@ -32,8 +32,8 @@ def test_every_change_is_one_setting_of_the_reference(lesson):
 
 
 def test_a_row_has_every_metric_and_a_good_student(lesson):
-    problem, lessons = lesson
+    task, lessons = lesson
     settings = reference(lessons, 0.5)
-    result = row("reference", problem, 0, lessons, settings, QUICK, start=0.0)
+    result = row("reference", task, 0, lessons, settings, QUICK, start=0.0)
     assert set(METRICS) < set(result)
     assert result["accuracy"] > 0.8

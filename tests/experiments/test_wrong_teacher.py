@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from experiments.problems import Problem, digits_problem
 from experiments.study import METRICS, rows_of
+from experiments.tasks import Task, digits_task
 from experiments.wrong_teacher.__main__ import ENTROPY, WITH, WITHOUT, accuracy_difference, compare, wrong_teacher
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.selection import GivenSettings
+from mtbkd_jax.students import mlp
 
 QUICK = DistillationConfig(
     settings=GivenSettings(1.0, 5.0, float("inf"), 1.0, temperature=1.0, prediction_temperature=1.0),
@@ -14,14 +15,14 @@ QUICK = DistillationConfig(
 
 
 @pytest.fixture(scope="module")
-def problem():
+def task():
     """Three blobs, 30 labels of 120, and one teacher that is right and not very sure."""
     rng = np.random.default_rng(0)
     labels = np.arange(240, dtype=np.int32) % 3
     inputs = (2.0 * np.eye(3)[labels] + 0.6 * rng.standard_normal((240, 3))).astype(np.float32)
     logits = (2.0 * np.eye(3)[labels])[:, None].astype(np.float32)
     known = np.where(np.arange(120) < 30, labels[:120], -1)
-    return Problem(inputs[:120], known, logits[:120], ("good",), (4,), inputs[120:], labels[120:])
+    return Task(inputs[:120], known, ("good",), logits[:120], inputs[120:], labels[120:], logits[120:])
 
 
 def test_the_wrong_teacher_is_sure_of_another_class():
@@ -30,8 +31,8 @@ def test_the_wrong_teacher_is_sure_of_another_class():
     assert wrong_teacher(logits).max() == 15.0
 
 
-def test_entropy_follows_the_wrong_teacher_and_learned_trust_does_not(problem):
-    without, with_wrong, entropy = compare(problem, 0, QUICK)
+def test_entropy_follows_the_wrong_teacher_and_learned_trust_does_not(task):
+    without, with_wrong, entropy = compare(task, mlp(num_features=3, hidden=(4,), num_classes=3), 0, QUICK)
     assert [run["method"] for run in (without, with_wrong, entropy)] == [WITHOUT, WITH, ENTROPY]
     assert with_wrong["mean_weights"]["wrong"] < 0.1 < 0.3 < entropy["mean_weights"]["wrong"]
     assert entropy["accuracy"] < with_wrong["accuracy"] - 0.05
@@ -51,7 +52,7 @@ def test_differences_are_taken_seed_by_seed():
 
 
 def test_the_digits_keep_a_hundred_labels():
-    problem = digits_problem(0)
-    assert (problem.labels >= 0).sum() == 100
-    assert problem.inputs.shape == (600, 64)
-    np.testing.assert_allclose(problem.inputs.mean(0), 0.0, atol=1e-4)
+    task = digits_task(0)
+    assert (task.labels >= 0).sum() == 100
+    assert task.inputs.shape == (600, 64)
+    np.testing.assert_allclose(task.inputs.mean(0), 0.0, atol=1e-4)

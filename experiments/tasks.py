@@ -1,7 +1,5 @@
-"""Problems that several studies share: real data, real teachers, and what a student is tested on."""
+"""Tasks: what students are distilled from and tested on; and those that several studies share."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,62 +12,57 @@ from mtbkd_jax.digits import digits_study
 NUM_LABELS = 100
 
 
-class Problem(NamedTuple):
-    """What a student is distilled from and tested on.
+class Task(NamedTuple):
+    """What students are distilled from and tested on.
 
     Attributes:
-      inputs: ``[N, features]``, standardised.
+      inputs: ``[N, ...]``, standardised.
       labels: -1 where there is none, ``[N]``.
-      teacher_logits: ``[N, G, C]``.
       teacher_names: ``[G]``.
-      hidden: widths of the student's hidden layers.
-      test_inputs: standardised as the inputs are, ``[M, features]``.
+      teacher_logits: ``[N, G, C]``.
+      test_inputs: standardised as the inputs are, ``[M, ...]``.
       test_labels: ``[M]``.
+      test_teacher_logits: ``[M, G, C]``.
+      outside_inputs: of no class that there is, to be told from the test inputs, ``[O, ...]``; None without such.
     """
 
     inputs: np.ndarray
     labels: np.ndarray
-    teacher_logits: np.ndarray
     teacher_names: tuple[str, ...]
-    hidden: tuple[int, ...]
+    teacher_logits: np.ndarray
     test_inputs: np.ndarray
     test_labels: np.ndarray
+    test_teacher_logits: np.ndarray
+    outside_inputs: np.ndarray | None = None
 
 
-def digits_problem(seed: int, num_labels: int = NUM_LABELS) -> Problem:
+def digits_task(seed: int, num_labels: int = NUM_LABELS) -> Task:
     """The main job: another split, other teachers and other labels for each seed."""
     study = digits_study(seed=seed, num_labels=num_labels)
     standardize = Standardizer.fit(study.pool_inputs)
-    return Problem(
+    return Task(
         inputs=standardize(study.pool_inputs),
         labels=study.pool_labels,
         teacher_logits=study.pool_teacher_logits,
         teacher_names=study.teacher_names,
-        hidden=(32,),
         test_inputs=standardize(study.test_inputs),
         test_labels=study.test_labels,
+        test_teacher_logits=study.test_teacher_logits,
     )
 
 
-def deeploc_problem(fold: int, num_labels: int | None = None) -> Problem:
+def deeploc_task(fold: int, num_labels: int | None = None) -> Task:
     """DeepLoc, tested on one homology partition; None keeps all labels of the others."""
     data = read_deeploc()
     train, test = list(folds(data.partition))[fold]
     labels = data.labels[train]
     standardize = Standardizer.fit(data.inputs[train])
-    return Problem(
+    return Task(
         inputs=standardize(data.inputs[train]),
         labels=labels if num_labels is None else label_subset(labels, num_labels, seed=fold),
         teacher_logits=data.teacher_logits[train],
         teacher_names=data.teacher_names,
-        hidden=(128,),
         test_inputs=standardize(data.inputs[test]),
         test_labels=data.labels[test],
+        test_teacher_logits=data.teacher_logits[test],
     )
-
-
-PROBLEMS: dict[str, Callable[[int], Problem]] = {
-    "digits": digits_problem,
-    "DeepLoc, 100 labels": partial(deeploc_problem, num_labels=NUM_LABELS),
-    "DeepLoc, all labels": deeploc_problem,
-}
