@@ -26,7 +26,7 @@ from mtbkd_jax.approximations import Objective, climb
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.examples import Examples, minibatch_for
-from mtbkd_jax.folds import held_out_labels
+from mtbkd_jax.folds import deal_folds, held_out_labels
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import PerExampleTerm, log_posterior
@@ -223,7 +223,8 @@ def distil_classically(
         starts = jax.tree.map(lambda leaf: leaf[None], student.init(start_key))
         return Problem(posterior, starts, 1, lambda _: examples, 1)
 
-    held_out = held_out_labels(fold_key, np.asarray(labels), config.num_folds)
+    known = np.asarray(labels)
+    held_out = held_out_labels(known, deal_folds(fold_key, known, config.num_folds))
     folds = [Fold(examples_with(jnp.asarray(kept)), inputs[: own.size], jnp.asarray(own)) for kept, own in held_out]
     draw_batch = minibatch_for(labels, config.sampling.batch_size)
     budget = config.budget._replace(num_steps=0)

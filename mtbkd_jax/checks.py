@@ -127,12 +127,17 @@ def check_ids(ids: Names, where: str, field: str = "ids") -> np.ndarray:
     Raises:
       InputError: if one is empty or there twice, or they are neither text nor integers.
     """
-    return _check_names(ids, "example", where, field)
+    return _check_not_repeated(_check_names(ids, "example", where, field), "example", where, field)
+
+
+def check_groups(groups: Names, where: str, field: str = "groups") -> np.ndarray:
+    """Return the group of each example as text, with the checks of :func:`check_ids`; many may be of one group."""
+    return _check_names(groups, "example", where, field)
 
 
 def check_class_names(names: Names, where: str, field: str = "class_names") -> tuple[str, ...]:
     """Return the names of two classes or more, with the checks of :func:`check_ids`."""
-    array = _check_names(names, "class", where, field)
+    array = _check_not_repeated(_check_names(names, "class", where, field), "class", where, field)
     check_num_classes(len(array), where, field)
     return tuple(array.tolist())
 
@@ -265,6 +270,10 @@ def _check_names(names: Names, of: str, where: str, field: str) -> np.ndarray:
     if (missing := np.flatnonzero(array == "")).size:
         found = f"{missing.size} missing, the first in row {missing[0]}"
         raise InputError(where, field, found, f"one for each {of}", f"Fill it in or leave the {of} out.")
+    return array
+
+
+def _check_not_repeated(array: np.ndarray, of: str, where: str, field: str) -> np.ndarray:
     unique, counts = np.unique(array, return_counts=True)
     if twice := unique[counts > 1].tolist():
         found = f"{len(twice)} more than once: {some(twice)}"

@@ -19,6 +19,7 @@ from mtbkd_jax.checks import (
     Names,
     check_class_names,
     check_finite,
+    check_groups,
     check_ids,
     check_labels,
     check_num_examples,
@@ -38,12 +39,14 @@ class Dataset:
       inputs: float32, finite.
       labels: int32, a class counted from 0, or −1 where there is no label.
       class_names: in the order of the labels; None where they have no names.
+      groups: text, the group of each example; None where each stands for itself.
     """
 
     ids: np.ndarray
     inputs: Float[np.ndarray, "examples ..."]
     labels: Int[np.ndarray, " examples"]
     class_names: tuple[str, ...] | None
+    groups: np.ndarray | None = None
 
 
 def make_dataset(
@@ -52,6 +55,7 @@ def make_dataset(
     *,
     ids: Names | None = None,
     class_names: Names | None = None,
+    groups: Names | None = None,
     where: str = "data",
 ) -> Dataset:
     """Check arrays and make a data set of them.
@@ -61,6 +65,8 @@ def make_dataset(
       labels: integers, ``[examples]``; −1 where there is no label.
       ids: text or integers, ``[examples]``; where there are none, the numbers of the rows from 0 stand in.
       class_names: in the order of the labels.
+      groups: text or integers, ``[examples]``: which examples resemble each other (the same patient, homologous
+        proteins), so that a label says something of the others in its group.
       where: what error messages call the data.
 
     Raises:
@@ -72,9 +78,11 @@ def make_dataset(
     names = None if class_names is None else check_class_names(class_names, where)
     checked_labels = check_labels(labels, None if names is None else len(names), where)
     checked_ids = row_ids(num_examples) if ids is None else check_ids(ids, where)
-    for field, array in {"labels": checked_labels, "ids": checked_ids}.items():
-        check_same_number("rows", len(array), num_examples, "as the inputs have", where, field)
-    return Dataset(checked_ids, checked_inputs, checked_labels, names)
+    checked_groups = None if groups is None else check_groups(groups, where)
+    for field, array in {"labels": checked_labels, "ids": checked_ids, "groups": checked_groups}.items():
+        if array is not None:
+            check_same_number("rows", len(array), num_examples, "as the inputs have", where, field)
+    return Dataset(checked_ids, checked_inputs, checked_labels, names, checked_groups)
 
 
 def read_dataset(
@@ -83,8 +91,8 @@ def read_dataset(
     """Read a data set from an NPZ file.
 
     Args:
-      path: of a file with inputs ``[examples, ...]``, labels ``[examples]`` and, optionally, ids ``[examples]`` and
-        ``class_names``; other fields are left alone.
+      path: of a file with inputs ``[examples, ...]``, labels ``[examples]`` and, optionally, ids and ``groups``
+        ``[examples]`` and ``class_names``; other fields are left alone.
       inputs_field: name of the field with the inputs.
       labels_field: name of the field with the labels.
       ids_field: name of the field with the ids.
@@ -92,12 +100,13 @@ def read_dataset(
     Raises:
       InputError: if the file or a field of it is not what it must be.
     """
-    fields = read_npz(path, required=(inputs_field, labels_field), optional=(ids_field, "class_names"))
+    fields = read_npz(path, required=(inputs_field, labels_field), optional=(ids_field, "class_names", "groups"))
     return make_dataset(
         fields[inputs_field],
         fields[labels_field],
         ids=fields.get(ids_field),
         class_names=fields.get("class_names"),
+        groups=fields.get("groups"),
         where=str(path),
     )
 

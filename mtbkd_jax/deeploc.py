@@ -114,7 +114,7 @@ def read_clone(directory: str | Path) -> DeepLocClone:
 def import_deeploc(directory: str | Path, out: str | Path) -> tuple[Path, ...]:
     """Write what a clone holds as ``mtbkd fit``, ``evaluate`` and ``predict`` take it.
 
-        OUT/train.npz          ``inputs``, ``labels``, ``ids``, ``partition``
+        OUT/train.npz          ``inputs``, ``labels``, ``ids``, and the homology partition as ``groups``
         OUT/teachers/NAME/     the outputs of each teacher
         OUT/test.npz           ``inputs``, ``labels``, where the clone has test proteins
         OUT/multilabel.npz     ``inputs``, where the clone has proteins of several compartments
@@ -140,7 +140,7 @@ def import_deeploc(directory: str | Path, out: str | Path) -> tuple[Path, ...]:
     }
     of_all = {"class_names": np.array(CLASS_NAMES), "feature_names": np.array(composition_names())}
     besides = {
-        "train": of_all | {"labels": clone.labels, "ids": clone.ids, "partition": clone.partition},
+        "train": of_all | {"labels": clone.labels, "ids": clone.ids, "groups": clone.partition},
         "test": of_all | {"labels": clone.test_labels},
         "multilabel": of_all,
     }

@@ -20,20 +20,23 @@ from numpy.typing import ArrayLike
 
 from mtbkd_jax.centers import Centers, choose_center_scale
 from mtbkd_jax.checks import (
+    Names,
     check_finite,
+    check_groups,
     check_labels,
     check_num_classes,
     check_num_examples,
     check_numbers,
     check_params,
     check_positive,
+    check_same_number,
     check_seed,
     looks_like_probabilities,
 )
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, labelled_first, minibatch_for
-from mtbkd_jax.folds import are_enough
+from mtbkd_jax.folds import are_enough, deal_folds
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, check_labels_to_stack_by, sample_posterior
 from mtbkd_jax.sampling import DrawSink, Progress
@@ -100,6 +103,7 @@ def distil(
     teacher_softening: ArrayLike | None = None,
     weighting: WeightingRule | None = None,
     given_centers: Mapping[int, Params] | None = None,
+    groups: Names | None = None,
     config: DistillationConfig = DistillationConfig(),
     sink: DrawSink | None = None,
     progress: Progress | None = None,
@@ -118,6 +122,9 @@ def distil(
         entropy otherwise.
       given_centers: parameters of the student's own architecture that stand for those distilled from teacher g, by g;
         the order of their hidden units does not matter, since the components are sampled apart.
+      groups: the group of each example, ``[examples]``, text or integers, where some resemble each other (the same
+        patient, homologous proteins): settings are then judged on groups that were held out as a whole. None where each
+        stands for itself.
       config: how.
       sink: where draws are streamed to; None keeps them in memory.
       progress: called after each chunk of draws.
@@ -138,6 +145,7 @@ def distil(
         teacher_softening=teacher_softening,
         weighting=weighting,
         given_centers=given_centers,
+        groups=groups,
         config=config,
     )
     posterior = sample_posterior(
@@ -156,6 +164,7 @@ def learn(
     teacher_softening: ArrayLike | None = None,
     weighting: WeightingRule | None = None,
     given_centers: Mapping[int, Params] | None = None,
+    groups: Names | None = None,
     config: DistillationConfig = DistillationConfig(),
     store: LearnedStore | None = None,
 ) -> tuple[Lessons, Int[np.ndarray, " examples"], Choice]:
@@ -178,7 +187,8 @@ def learn(
         examples = Examples(rows, jnp.asarray(row_labels, jnp.int32))
         return Lessons(examples, teacher_probs, known.log_weights, known.centers), order, known.choice
     num_labelled = int((row_labels >= 0).sum())
-    _check_labels_suffice(num_labelled, config)
+    group_of_row = None if groups is None else _checked_groups(groups, len(order))[order]
+    _check_labels_suffice(row_labels, group_of_row, config)
     minibatch_for(jnp.asarray(row_labels), config.sampling.batch_size)  # refuses one that is too small at once
     rule = weighting or _default_weighting(num_labelled, config.num_folds)
 
@@ -194,15 +204,20 @@ def learn(
         given_centers=given_centers,
     )
     lessons = prepare(lesson_key, row_labels, np.ones(row_labels.shape, bool))
-    choice = _choose(choice_key, student, lessons, prepare, config)
+    choice = _choose(choice_key, student, lessons, prepare, group_of_row, config)
     if store is not None:
         store.write(Learned(lessons.log_weights, lessons.centers, choice))
     return lessons, order, choice
 
 
-def _check_labels_suffice(num_labelled: int, config: DistillationConfig) -> None:
+def _check_labels_suffice(
+    labels: Int[np.ndarray, " examples"], groups: np.ndarray | None, config: DistillationConfig
+) -> None:
+    num_labelled = int((labels >= 0).sum())
     check_labels_to_stack_by(config.sampling, num_labelled)
-    if None in dataclasses.astuple(config.settings) and not are_enough(num_labelled, config.num_folds):
+    if None not in dataclasses.astuple(config.settings):
+        return
+    if not are_enough(num_labelled, config.num_folds):
         raise InputError(
             "distil",
             "labels",
@@ -210,6 +225,9 @@ def _check_labels_suffice(num_labelled: int, config: DistillationConfig) -> None
             f"at least {2 * config.num_folds}, two for each of {config.num_folds} folds, to choose settings by",
             "Label more examples, or give power, concentration, center_scale, wide_scale and both temperatures.",
         )
+    if groups is not None and (count := np.unique(groups[labels >= 0]).size) < 2:
+        expected, action = "two or more, to choose settings by", "Label examples of other groups, or leave groups out."
+        raise InputError("distil", "groups", f"{count} with a label", expected, action)
 
 
 def _check_given_centers(given_centers: Mapping[int, Params], student: Student, num_teachers: int) -> None:
@@ -222,14 +240,17 @@ def _check_given_centers(given_centers: Mapping[int, Params], student: Student, 
         check_params(params, template, f"given_centers[{teacher}]")
 
 
-def _choose(key: Key, student, lessons: Lessons, prepare, config: DistillationConfig) -> Choice:
+def _choose(
+    key: Key, student, lessons: Lessons, prepare, groups: np.ndarray | None, config: DistillationConfig
+) -> Choice:
     given = config.settings
     if None not in dataclasses.astuple(given):
         settings = PosteriorSettings(*dataclasses.astuple(given))
         plain = no_teacher(settings.wide_scale, settings.temperature, settings.prediction_temperature)
         return Choice(settings, plain, ())
     fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
-    folds = held_out_folds(fold_key, lesson_key, lessons, prepare, config.num_folds)
+    fold_of_example = deal_folds(fold_key, np.asarray(lessons.examples.labels), config.num_folds, groups)
+    folds = held_out_folds(lesson_key, lessons, prepare, fold_of_example)
 
     def build(settings: PosteriorSettings, fold_lessons: Lessons) -> Problem:
         # Around centers the posterior is that of whichever component has the evidence, mostly a teacher's and not the
@@ -290,6 +311,12 @@ def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):
             "Give -1 to an example without a label.",
         )
     return inputs, labels, teacher_logits
+
+
+def _checked_groups(groups: Names, num_examples: int) -> np.ndarray:
+    checked = check_groups(groups, "distil")
+    check_same_number("rows", len(checked), num_examples, "as the inputs have", "distil", "groups")
+    return checked
 
 
 def _checked_softening(softening: ArrayLike | None, num_teachers: int) -> Float[Array, " teachers"]:

@@ -94,6 +94,7 @@ def fit(config: "Fit") -> None:
             teacher_softening=aligned.softening,
             weighting=weighting,
             given_centers=given_centers,
+            groups=dataset.groups,
             config=config.distillation,
             store=LearnedFiles(path / "learned"),
         )

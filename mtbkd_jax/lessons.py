@@ -105,11 +105,10 @@ def prepare_lessons(
 
 
 def held_out_folds(
-    fold_key: Key,
-    lesson_key: Key,
+    key: Key,
     lessons: Lessons,
     prepare: Callable[[Key, Int[np.ndarray, " examples"], Bool[np.ndarray, " examples"]], Lessons],
-    num_folds: int,
+    fold_of_example: Int[np.ndarray, " examples"],
 ) -> list[Fold]:
     """Lessons without each fold of the labelled examples.
 
@@ -117,19 +116,18 @@ def held_out_folds(
     not heard either. Were they, the settings would be chosen for how closely the student can follow them there.
 
     Args:
-      fold_key: deals the labels out.
-      lesson_key: of the lessons.
+      key: of the lessons.
       lessons: of all labels.
       prepare: ``(key, labels, is_taught) -> lessons``.
-      num_folds: folds.
+      fold_of_example: as ``folds.deal_folds`` gives it.
     """
     labels = np.asarray(lessons.examples.labels)
     num_labelled = int((labels >= 0).sum())
     return [
         Fold(
-            prepare(jax.random.fold_in(lesson_key, index), kept, kept == labels),
+            prepare(jax.random.fold_in(key, index), kept, fold_of_example != index),
             lessons.examples.inputs[:num_labelled],
             jnp.asarray(held_out),
         )
-        for index, (kept, held_out) in enumerate(held_out_labels(fold_key, labels, num_folds))
+        for index, (kept, held_out) in enumerate(held_out_labels(labels, fold_of_example))
     ]

@@ -39,6 +39,12 @@ def test_a_data_set_is_read_back(save, arrays):
     assert found.labels.dtype == np.int32
     assert found.labels.tolist() == arrays["labels"].tolist()
     assert found.class_names == ("a", "b", "c")
+    assert found.groups is None
+
+
+def test_many_examples_may_be_of_one_group(save, arrays):
+    groups = np.repeat([7, 8], 10)
+    assert data.read_dataset(save(**arrays, groups=groups)).groups.tolist() == ["7"] * 10 + ["8"] * 10
 
 
 def test_fields_may_have_other_names_and_ids_may_be_left_out(save, arrays):
@@ -77,6 +83,8 @@ OBJECTS = np.array(["a"] * 20, object)
         ({"ids": np.array([""] * 20)}, "ids", "20 missing, the first in row 0", "Fill it in or leave the example out"),
         ({"ids": np.arange(3)}, "ids", "3 rows, expected 20, as the inputs have", "Give the same rows"),
         ({"ids": OBJECTS}, "ids", "Python objects", r"`ids\.astype\(str\)`"),
+        ({"groups": np.arange(3)}, "groups", "3 rows, expected 20, as the inputs have", "Give the same rows"),
+        ({"groups": np.array([""] * 20)}, "groups", "20 missing, the first in row 0", "Fill it in"),
         ({"class_names": np.array(["a"])}, "class_names", "1, expected two classes or more", "Give every class"),
         (
             {"inputs": np.ones((1, 3)), "labels": np.zeros(1, int), "ids": np.arange(1)},

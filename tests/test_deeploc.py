@@ -51,7 +51,7 @@ def test_a_clone_becomes_what_fit_takes(clone, tmp_path):
     assert dataset.ids.tolist() == ["P0", "P1", "P2"]
     assert dataset.class_names == CLASS_NAMES
     with np.load(out / "train.npz", allow_pickle=False) as archive:
-        assert archive["partition"].tolist() == [0, 1, 2]
+        assert archive["groups"].tolist() == [0, 1, 2]
         assert archive["feature_names"].shape == (dataset.inputs.shape[1],)
     teachers = open_teachers([str(path) for path in written[:2]])
     aligned = align_teachers(teachers, ids=dataset.ids[::-1], class_names=dataset.class_names)

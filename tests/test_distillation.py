@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from mtbkd_jax import distillation
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.distillation import distil, learn
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.examples import labelled_first
+from mtbkd_jax.folds import deal_folds
 from mtbkd_jax.function_prior import teacher_informed_prior
 from mtbkd_jax.lessons import Lessons, at_climb_stage, held_out_folds, prepare_lessons, with_components
 from mtbkd_jax.posterior_sampling import chain_starts, sample_posterior
@@ -116,7 +119,8 @@ def test_the_teachers_are_silent_about_held_out_examples(arrays, lessons):
         rule=learned_trust(),
         center_scale=1.0,
     )
-    folds = held_out_folds(jax.random.key(3), jax.random.key(4), lessons, prepare, 5)
+    fold_of_example = deal_folds(jax.random.key(3), np.asarray(lessons.examples.labels), 5)
+    folds = held_out_folds(jax.random.key(4), lessons, prepare, fold_of_example)
     held_out = np.stack([np.asarray(fold.labels) >= 0 for fold in folds])
     np.testing.assert_array_equal(held_out.sum(0), 1)
     for fold, is_held_out in zip(folds, held_out, strict=True):
@@ -127,6 +131,33 @@ def test_the_teachers_are_silent_about_held_out_examples(arrays, lessons):
         # What is left is the flat component's constant, log Γ(C), which is zero for two classes.
         np.testing.assert_allclose(prior[:NUM_LABELLED][is_held_out], 0.0, atol=1e-6)
         assert np.abs(prior[NUM_LABELLED:]).mean() > 0.1
+
+
+def test_settings_are_judged_on_whole_groups(arrays, monkeypatch):
+    inputs, labels, logits = arrays
+    groups = np.array([f"patient {number}" for number in np.arange(NUM_EXAMPLES) % 3])
+    seen = []
+
+    def no_choice(score, given, *, pool_size):
+        raise StopIteration
+
+    def keep_folds(key, student, folds, **_):
+        seen.extend(folds)
+
+    monkeypatch.setattr(distillation, "cross_validation", keep_folds)
+    monkeypatch.setattr(distillation, "choose_settings", no_choice)
+    with pytest.raises(StopIteration):  # the folds are known, and that is all there is to see
+        learn(jax.random.key(0), inputs, labels, logits, STUDENT, groups=groups)
+    assert len(seen) == 3  # no more folds than groups
+    order = labelled_first(labels)
+    for fold in seen:
+        held_out = np.asarray(fold.labels) >= 0
+        (group,) = np.unique(groups[order][:NUM_LABELLED][held_out])
+        is_of_group = groups[order] == group
+        np.testing.assert_array_equal(held_out, is_of_group[:NUM_LABELLED])
+        # Nobody says anything of the group, of its examples without a label as little as of the others.
+        silent = np.asarray(fold.data.log_weights)[:, 0] == 0
+        np.testing.assert_array_equal(silent, is_of_group)
 
 
 def test_few_labels_are_weighed_by_entropy_and_settings_cannot_be_chosen_on_them(arrays):

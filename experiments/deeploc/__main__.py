@@ -218,6 +218,7 @@ def _write_inputs(folder: Path, data: DeepLoc, train: np.ndarray, test: np.ndarr
     """
     common = {"class_names": np.array(data.class_names)}
     files = {"train": {"inputs": data.inputs[train], "labels": labels, "ids": data.ids[train]}}
+    files["train"]["groups"] = data.partition[train]
     for column, name in enumerate(data.teacher_names):
         files[name] = {"logits": data.teacher_logits[train, column], "ids": data.ids[train]}
     files["test"] = {"inputs": data.inputs[test], "labels": data.labels[test], "ids": data.ids[test]}
