@@ -46,7 +46,7 @@ def deal_folds(
     >>> deal_folds(jax.random.key(1), np.array([0, 1, -1, -1]), 2).tolist()
     [0, 1, -1, -1]
     >>> deal_folds(jax.random.key(1), np.array([0, 1, -1, -1]), 2, np.array(["a", "b", "a", "c"])).tolist()
-    [0, 1, 0, -1]
+    [1, 0, 1, -1]
     """
     labelled = np.flatnonzero(labels >= 0)
     folds = np.full(labels.size, -1)
