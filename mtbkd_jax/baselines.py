@@ -233,7 +233,7 @@ def distil_classically(
     def best_of(candidates: Sequence[tuple[float, float]]) -> tuple[float, float]:
         settings = [PosteriorSettings(strength, 1.0, np.inf, scale) for strength, scale in candidates]
         stacked = PosteriorSettings(*(np.array(values, np.float32) for values in zip(*settings, strict=True)))
-        return candidates[int(score(stacked, (1.0,)).log_scores[:, 0].sum(1).argmax())]
+        return candidates[int(score(stacked, (1.0,), in_earnest=False).log_scores[:, 0].sum(1).argmax())]
 
     middle = min(strengths, key=lambda strength: abs(strength - 1.0))
     _, scale = best_of([(middle, scale) for scale in WIDE_SCALES])

@@ -124,7 +124,8 @@ def _check_settings(settings: GivenSettings) -> None:
 
 
 def _check_budget(budget: Budget) -> None:
-    check_whole("budget", 1, num_mode_steps=budget.num_mode_steps, thinning=budget.thinning)
+    names = "num_mode_steps", "thinning", "temperature_thinning"
+    check_whole("budget", 1, **{name: getattr(budget, name) for name in names})
     check_whole("budget", 0, num_burn_in=budget.num_burn_in, num_steps=budget.num_steps)
     if 0 < budget.num_steps < budget.thinning:
         found, expected = f"{budget.num_steps}", f"0, or {budget.thinning} and more, the thinning"

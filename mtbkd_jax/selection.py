@@ -19,14 +19,15 @@ labels would otherwise favour a strong belief in teachers by luck alone.
 
 Last come two temperatures together, of this choice and of *no teacher*, for which all else was scored at one: that of
 the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
-of themselves. They go by what the draws cover: of the pairs that the log score does not speak against by more than one
+of themselves. A chain that has just left its mode shows little of either, so these candidates' chains are longer. They
+go by what the draws cover: of the pairs that the log score does not speak against by more than one
 standard error, those whose credible intervals hold the held-out labels as often as they should, or as the best pair's
 do to within a standard error; and of these the one that corrects predictions least.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,8 @@ POWERS = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0)
 CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Candidates of the scale around the centers, in units of the root mean square of the pool's parameters."""
 CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
-LOWER_TEMPERATURES = (0.5, 0.25, 0.1)
-"""Candidates of the temperature beside one: for two students at a time, six in all."""
+TEMPERATURES = (1.0, 0.3, 0.1)
+"""Candidates of the temperature of the posterior: for two students at a time, six in all."""
 PREDICTION_TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25, 1.4)
 """Candidates of what predictions divide the logits by."""
 MILD_POWER = "mild power"
@@ -114,12 +115,14 @@ class Budget(NamedTuple):
       num_burn_in: SGHMC steps left out, rounded up to a multiple of the thinning.
       num_steps: SGHMC steps predicted from.
       thinning: steps between two predictions.
+      temperature_thinning: the same where temperatures are chosen; burn-in and chain are longer in proportion.
     """
 
     num_mode_steps: int = 300
     num_burn_in: int = 200
     num_steps: int = 800
     thinning: int = 40
+    temperature_thinning: int = 200
 
 
 class Fold(NamedTuple):
@@ -172,8 +175,20 @@ class HeldOutScores(NamedTuple):
     covered: Float[np.ndarray, "candidates temperatures levels labelled"]
 
 
-Score = Callable[[PosteriorSettings, Sequence[float]], HeldOutScores]
-"""Scores candidates, whose settings are stacked, at temperatures of the predictions instead of their own."""
+@runtime_checkable
+class Score(Protocol):
+    """Scores candidates."""
+
+    def __call__(
+        self, candidates: PosteriorSettings, prediction_temperatures: Sequence[float], *, in_earnest: bool
+    ) -> HeldOutScores:
+        """Score candidates at each of these temperatures of the predictions instead of their own.
+
+        Args:
+          candidates: their settings, stacked.
+          prediction_temperatures: what their predictions divide logits by.
+          in_earnest: whether their chains are so long that temperatures can be told apart.
+        """
 
 
 def cross_validation(
@@ -200,10 +215,10 @@ def cross_validation(
       was compiled for those.
     """
 
-    def score_fold(settings: PosteriorSettings, shared: tuple[Fold, Key, Array]):
-        fold, key, prediction_temperatures = shared
+    def score_fold(settings: PosteriorSettings, shared: tuple[Fold, Key, Array, Array]):
+        fold, key, prediction_temperatures, thinning = shared
         problem = build(settings, fold.data)
-        chain = _short_chain(key, student, problem, settings, fold.inputs, draw_batch, budget)
+        chain = _short_chain(key, student, problem, settings, fold.inputs, draw_batch, budget, thinning)
         is_held_out = fold.labels >= 0
 
         def score_at(temperature: Float[Array, ""]):
@@ -218,17 +233,20 @@ def cross_validation(
     num_labelled = folds[0].labels.shape[0]
 
     @jax.jit
-    def score_fold_of_all(candidates: PosteriorSettings, shared: tuple[Fold, Key, Array]):
+    def score_fold_of_all(candidates: PosteriorSettings, shared: tuple[Fold, Key, Array, Array]):
         return over_chains(score_fold, chain_mesh(candidates.power.shape[0]))(candidates, shared)
 
-    def score(candidates: PosteriorSettings, prediction_temperatures: Sequence[float]) -> HeldOutScores:
+    def score(
+        candidates: PosteriorSettings, prediction_temperatures: Sequence[float], *, in_earnest: bool
+    ) -> HeldOutScores:
         mesh = chain_mesh(np.shape(candidates.power)[0])
         candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
         shape = candidates.power.shape[0], len(prediction_temperatures)
+        thinning = jnp.array(budget.temperature_thinning if in_earnest else budget.thinning)
         log_scores = np.zeros((*shape, num_labelled), np.float32)
         covered = np.zeros((*shape, len(COVERAGE_LEVELS), num_labelled), np.float32)
         for index, fold in enumerate(folds):
-            shared = fold, jax.random.fold_in(key, index), jnp.array(prediction_temperatures, jnp.float32)
+            shared = fold, jax.random.fold_in(key, index), jnp.array(prediction_temperatures, jnp.float32), thinning
             parts = score_fold_of_all(candidates, copy_to_all(shared, mesh))
             log_scores += np.asarray(parts[0])
             covered += np.asarray(parts[1])
@@ -246,8 +264,12 @@ def _short_chain(
     inputs: Array,
     draw_batch: DrawBatch,
     budget: Budget,
+    thinning: Int[Array, ""],
 ) -> Float[Array, "draws examples classes"]:
-    """Log class probabilities of a short SGHMC chain from the best mode; of the mode itself for no steps."""
+    """Log class probabilities of a short SGHMC chain from the best mode; of the mode itself for no steps.
+
+    The thinning is data to the compiled program, so that one serves short and long chains.
+    """
     mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
     examples = problem.examples
     mode = _best_mode(mode_key, problem, draw_batch, budget.num_mode_steps)
@@ -258,19 +280,18 @@ def _short_chain(
     step_size = hamiltonian_step_size(curvature, fraction=STEP_FRACTION)
     sampler = sghmc(problem.log_density, friction=MOMENTUM_DECAY / step_size, temperature=settings.temperature)
 
-    def advance(state, step):
+    def advance(step, state):
         batch_key, sampler_key = keys_of_step(chain_key, step)
-        state, _ = sampler.step(sampler_key, state, draw_batch(batch_key, examples), step_size)
-        return state, None
+        return sampler.step(sampler_key, state, draw_batch(batch_key, examples), step_size)[0]
 
-    def advance_and_predict(state, start):
-        state, _ = jax.lax.scan(advance, state, start + jnp.arange(budget.thinning))
+    def advance_and_predict(state, draw):
+        state = jax.lax.fori_loop(draw * thinning, (draw + 1) * thinning, advance, state)
         return state, jax.nn.log_softmax(student.apply(state.position, inputs))
 
     # Predictions of the burn-in are thrown away: cheaper than compiling the step a second time.
     num_left_out = -(-budget.num_burn_in // budget.thinning)
-    starts = budget.thinning * jnp.arange(num_left_out + budget.num_steps // budget.thinning)
-    return jax.lax.scan(advance_and_predict, sampler.init(mode, init_key), starts)[1][num_left_out:]
+    draws = jnp.arange(num_left_out + budget.num_steps // budget.thinning)
+    return jax.lax.scan(advance_and_predict, sampler.init(mode, init_key), draws)[1][num_left_out:]
 
 
 def _best_mode(key: Key, problem: Problem, draw_batch: DrawBatch, num_steps: int) -> Params:
@@ -369,10 +390,10 @@ def choose_settings(
     predictions = _unless_given(given.prediction_temperature, PREDICTION_TEMPERATURES)
     uncorrected = min(predictions, key=_correction)
 
-    def score_all(candidates: Sequence[PosteriorSettings]) -> None:
+    def score_all(candidates: Sequence[PosteriorSettings], *, in_earnest: bool) -> None:
         """Each of them at every temperature of the predictions."""
         stacked = PosteriorSettings(*(jnp.array(values, jnp.float32) for values in zip(*candidates, strict=True)))
-        scores = score(stacked, predictions)
+        scores = score(stacked, predictions, in_earnest=in_earnest)
         for candidate, log_scores, covered in zip(candidates, *scores, strict=True):
             for value, of_value in zip(predictions, zip(log_scores, covered, strict=True), strict=True):
                 held_out[candidate._replace(prediction_temperature=value)] = _HeldOut(*of_value)
@@ -383,7 +404,7 @@ def choose_settings(
         return scored
 
     def best_of(stage: str, candidates: Sequence[PosteriorSettings]) -> ScoredCandidate:
-        score_all(candidates)
+        score_all(candidates, in_earnest=False)
         return min(record(stage, candidates), key=lambda candidate: candidate.nll)
 
     wide_scales = _unless_given(given.wide_scale, WIDE_SCALES)
@@ -417,10 +438,11 @@ def choose_settings(
         if not _is_better(held_out[best.settings].log_scores, held_out[cautious.settings].log_scores):
             best = cautious
 
-    temperatures = (1.0, *LOWER_TEMPERATURES) if given.temperature is None else (temperature,)
+    temperatures = _unless_given(given.temperature, TEMPERATURES)
+    if len(temperatures) * len(predictions) == 1:
+        return Choice(best.settings, plain.settings, tuple(curve))
     students = best.settings, plain.settings
-    if given.temperature is None:
-        score_all([student._replace(temperature=value) for student in students for value in LOWER_TEMPERATURES])
+    score_all([student._replace(temperature=value) for student in students for value in temperatures], in_earnest=True)
 
     def cool(student: PosteriorSettings, stage: str, stage_of_predictions: str) -> PosteriorSettings:
         """Choose its two temperatures; on record are the candidates that differ from the choice in one of them."""
