@@ -28,12 +28,13 @@ class SamplingConfig:
       thinning: steps from one draw to the next.
       batch_size: examples in a minibatch.
       step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest
-        curvature; the leapfrog is stable below 2.
+        curvature; the leapfrog is stable below 2. Steps are shorter where minibatches would heat the chain by more
+        than a tenth of its temperature.
       schedule: how the step size of SGHMC or SGLD goes on: constant, polynomial (from the first step on it falls as
         the 0.55th power of the steps, counted from ``num_burn_in``), or cyclical (draws come from the last fifth of
         each cycle). That of HMC and NUTS is adapted, and constant.
       num_cycles: of the cyclical schedule.
-      momentum_decay: share of the momentum that SGHMC forgets in a step.
+      momentum_decay: share of the momentum that SGHMC forgets in a step; more where minibatches would heat it.
       num_leapfrog_steps: of HMC.
       chain_weighting: what chains of different components of the weight-space prior count: by the evidence for their
         component, which is the posterior; or by stacking, which is not, and goes by how well they predict.

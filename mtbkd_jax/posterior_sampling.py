@@ -66,7 +66,14 @@ from mtbkd_jax.settings import (
     prior_components,
 )
 from mtbkd_jax.stacking import leave_one_out_log_scores, stacking_weights
-from mtbkd_jax.step_size import hamiltonian_step_size, langevin_step_size, largest_curvature_around
+from mtbkd_jax.step_size import (
+    cooled_hamiltonian,
+    cooled_langevin,
+    gradient_noise,
+    hamiltonian_step_size,
+    langevin_step_size,
+    largest_curvature_around,
+)
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows, tree_size
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
@@ -157,7 +164,9 @@ def sample_posterior(
     num_devices = jax.local_device_count()
     num_climbs = -(-max(sampling.num_chains, components.scale.shape[0]) // num_devices) * num_devices
 
-    def climb(key: Key, starts: Params, own: Component) -> tuple[Params, Float[Array, " chains"]]:
+    def climb(
+        key: Key, starts: Params, own: Component
+    ) -> tuple[Params, Float[Array, " chains"], Float[Array, " chains"]]:
         # As many climbs for the components as for the chains, and for every device, some of them twice: one compiled
         # program serves both.
         count = own.scale.shape[0]
@@ -177,7 +186,7 @@ def sample_posterior(
         return tree_rows(found, np.arange(count))
 
     if np.isfinite(settings.center_scale):
-        modes, _ = climb(look_key, _starts_of_components(lessons), components)
+        modes, *_ = climb(look_key, _starts_of_components(lessons), components)
         curvature = distillation_curvature(student, settings, softening=config.softening)
         evidence, is_damped = _evidence_by_laplace(look_key, likelihood, curvature, examples, modes, components)
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
@@ -191,9 +200,9 @@ def sample_posterior(
     starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
     if np.isfinite(settings.center_scale):
         starts = _moved_to_components(starts, lessons, component_of_chain)
-    modes, curvatures = climb(mode_key, starts, own)
+    modes, curvatures, noises = climb(mode_key, starts, own)
     sampler, step_size = _sampler_and_step_size(
-        posterior, sampling, float(settings.temperature), float(jnp.max(curvatures))
+        posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), float(jnp.max(noises))
     )
     run = _run_chains(
         chain_key, sampler, step_size, modes, examples, own, sampling, minibatch, sink, checkpoints, progress
@@ -438,8 +447,8 @@ def _climb_all(
     draw_batch: DrawBatch,
     num_steps: int,
     mesh: Mesh,
-) -> tuple[Params, Float[Array, " chains"]]:
-    """The mode near each start, and the curvature around it.
+) -> tuple[Params, Float[Array, " chains"], Float[Array, " chains"]]:
+    """The mode near each start, the curvature around it, and the noise of minibatch gradients there.
 
     The settings are data to the compiled program, so that it serves the student without teachers as well.
     """
@@ -457,8 +466,11 @@ def _climb_all(
             draw_batch=with_component(draw_batch),
             num_steps=num_steps,
         )
-        batch = ComponentBatch(full_batch(key, with_components(lessons, settings)), component)
-        return mode, largest_curvature_around(log_density, mode, component.scale, batch, curvature_key)
+        data = with_components(lessons, settings), component
+        whole = with_component(full_batch)(key, data)
+        curvature = largest_curvature_around(log_density, mode, component.scale, whole, curvature_key)
+        noise = gradient_noise(log_density, mode, lambda key: with_component(draw_batch)(key, data), curvature_key)
+        return mode, curvature, noise
 
     return over_chains(climb, mesh)(chains, shared)
 
@@ -550,18 +562,20 @@ def component_log_densities(positions: Params, components: Component) -> Float[A
 
 
 def _sampler_and_step_size(
-    posterior: MinibatchLogDensity, sampling: SamplingConfig, temperature: float, curvature: float
+    posterior: MinibatchLogDensity, sampling: SamplingConfig, temperature: float, curvature: float, noise: float
 ) -> tuple[Sampler, float]:
-    """The sampler that was asked for, and a step size for it at this curvature."""
+    """The sampler that was asked for, and a step size for it at this curvature and noise of minibatch gradients."""
     if sampling.sampler == "sgld":
-        langevin = langevin_step_size(curvature, fraction=sampling.step_fraction)
-        return sgld(posterior, temperature=temperature), float(langevin)
+        stable = langevin_step_size(curvature, fraction=sampling.step_fraction)
+        cooled = cooled_langevin(stable, noise=noise, temperature=temperature)
+        return sgld(posterior, temperature=temperature), float(cooled)
     step_size = float(hamiltonian_step_size(curvature, fraction=sampling.step_fraction))
     if sampling.sampler == "hmc":
         return hmc(posterior, num_leapfrog_steps=sampling.num_leapfrog_steps, temperature=temperature), step_size
     if sampling.sampler == "nuts":
         return nuts(posterior, temperature=temperature), step_size
-    return sghmc(posterior, friction=sampling.momentum_decay / step_size, temperature=temperature), step_size
+    cooled, decay = cooled_hamiltonian(step_size, sampling.momentum_decay, noise=noise, temperature=temperature)
+    return sghmc(posterior, friction=float(decay / cooled), temperature=temperature), float(cooled)
 
 
 def _schedule(sampling: SamplingConfig, step_size: float) -> Schedule:

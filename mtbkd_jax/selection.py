@@ -39,7 +39,7 @@ from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
 from mtbkd_jax.settings import PosteriorSettings, no_teacher
-from mtbkd_jax.step_size import hamiltonian_step_size, largest_curvature_around
+from mtbkd_jax.step_size import cooled_hamiltonian, gradient_noise, hamiltonian_step_size, largest_curvature_around
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_rows, tree_where
@@ -270,15 +270,18 @@ def _short_chain(
 
     The thinning is data to the compiled program, so that one serves short and long chains.
     """
-    mode_key, curvature_key, init_key, chain_key = jax.random.split(key, 4)
+    mode_key, curvature_key, noise_key, init_key, chain_key = jax.random.split(key, 5)
     examples = problem.examples
     mode = _best_mode(mode_key, problem, draw_batch, budget.num_mode_steps)
     if budget.num_steps == 0:
         return jax.nn.log_softmax(student.apply(mode, inputs))[None]
+    log_density, temperature = problem.log_density, settings.temperature
     batch = draw_batch(curvature_key, examples)
-    curvature = largest_curvature_around(problem.log_density, mode, settings.weight_scale, batch, curvature_key)
-    step_size = hamiltonian_step_size(curvature, fraction=STEP_FRACTION)
-    sampler = sghmc(problem.log_density, friction=MOMENTUM_DECAY / step_size, temperature=settings.temperature)
+    curvature = largest_curvature_around(log_density, mode, settings.weight_scale, batch, curvature_key)
+    noise = gradient_noise(log_density, mode, lambda key: draw_batch(key, examples), noise_key)
+    stable = hamiltonian_step_size(curvature, fraction=STEP_FRACTION)
+    step_size, decay = cooled_hamiltonian(stable, MOMENTUM_DECAY, noise=noise, temperature=temperature)
+    sampler = sghmc(log_density, friction=decay / step_size, temperature=temperature)
 
     def advance(step, state):
         batch_key, sampler_key = keys_of_step(chain_key, step)

@@ -1,5 +1,17 @@
-"""Step sizes from the curvature of the log density."""
+"""Step sizes from the curvature of the log density, and from the noise of its minibatch gradients.
 
+The curvature says where a chain becomes unstable. The noise heats it: a minibatch gradient whose components have
+variance V adds to a temperature T, to leading order,
+
+    SGHMC   ε² V / (2 d),    d the share of the momentum that a step forgets;
+    SGLD    ε V / 2
+
+(Ma, Chen and Fox, 2015, section 3: the noise enters as a diffusion that no friction balances). Where the likelihood and
+the teachers' advice of thousands of examples are estimated from a hundred of them this can be many times T, and then
+the draws are far more spread than the posterior is.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,8 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_positive
-from mtbkd_jax.tree import tree_add_scaled, tree_norm, tree_random_normal, tree_scale
+from mtbkd_jax.tree import tree_add_scaled, tree_norm, tree_random_normal, tree_scale, tree_size, tree_vdot
 from mtbkd_jax.types import Batch, Key, MinibatchLogDensity, Params
+
+MOST_HEATING = 0.1
+"""Heating by minibatches that is let pass, as a share of the temperature."""
+MOST_MOMENTUM_DECAY = 0.5
 
 
 def largest_curvature(
@@ -74,6 +90,38 @@ def largest_curvature_around(
     return jnp.max(jax.lax.map(curvature_at, (points, jnp.stack(keys))))
 
 
+def gradient_noise(
+    log_density: MinibatchLogDensity, mode: Params, draw: Callable[[Key], Batch], key: Key, *, num_batches: int = 16
+) -> Float[Array, ""]:
+    """Variance of the minibatch gradient at a mode, averaged over the parameters.
+
+    >>> noise = gradient_noise(
+    ...     lambda w, batch: jnp.sum(w * batch), jnp.zeros(1000), lambda key: 3 * jax.random.normal(key, 1000),
+    ...     jax.random.key(0),
+    ... )
+    >>> round(float(noise))
+    9
+
+    Args:
+      log_density: the posterior.
+      mode: where the chain starts.
+      draw: ``key -> batch``.
+      key: of the batches.
+      num_batches: that the variance is taken over.
+    """
+    force = jax.grad(log_density)
+    keys = jax.random.split(key, num_batches)
+    first = force(mode, draw(keys[0]))
+
+    def add(sums: tuple[Params, Array], key: Key) -> tuple[tuple[Params, Array], None]:
+        # Taken from the first one, so that a large mean does not swallow the variance.
+        offset = tree_add_scaled(force(mode, draw(key)), -1.0, first)
+        return (tree_add_scaled(sums[0], 1.0, offset), sums[1] + tree_vdot(offset, offset)), None
+
+    (total, squares), _ = jax.lax.scan(add, (tree_scale(0.0, first), jnp.zeros(())), keys[1:])
+    return (squares - tree_vdot(total, total) / num_batches) / (num_batches - 1) / tree_size(mode)
+
+
 def hamiltonian_step_size(curvature: Any, *, fraction: float = 0.5) -> Float[Array, "..."]:
     """``fraction / sqrt(curvature)``, for SGHMC, HMC and NUTS, whose leapfrog is stable for a fraction below 2.
 
@@ -98,3 +146,30 @@ def langevin_step_size(curvature: Any, *, fraction: float = 0.2) -> Float[Array,
     """
     check_positive(curvature=curvature, fraction=fraction)
     return jnp.asarray(fraction / curvature)
+
+
+def cooled_hamiltonian(
+    step_size: Any, momentum_decay: Any, *, noise: Any, temperature: Any
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Step size and momentum decay of SGHMC at which minibatches heat it by at most ``MOST_HEATING`` of T.
+
+    First more of the momentum is forgotten, up to half in a step; where that is not enough, steps become smaller.
+
+    Args:
+      step_size: ε that is stable.
+      momentum_decay: d, the least.
+      noise: V, the variance of a component of the minibatch gradient; zero for a full batch.
+      temperature: T.
+
+    Returns:
+      ε and d.
+    """
+    heating = noise / (2 * MOST_HEATING * temperature)  # less than d / ε² it must be
+    decay = jnp.clip(step_size**2 * heating, momentum_decay, jnp.maximum(momentum_decay, MOST_MOMENTUM_DECAY))
+    return jnp.minimum(step_size, jnp.sqrt(decay / jnp.maximum(heating, jnp.finfo(jnp.float32).tiny))), decay
+
+
+def cooled_langevin(step_size: Any, *, noise: Any, temperature: Any) -> Float[Array, "..."]:
+    """Step size of SGLD at which minibatches heat it by at most ``MOST_HEATING`` of T; see ``cooled_hamiltonian``."""
+    most = 2 * MOST_HEATING * temperature / jnp.maximum(noise, jnp.finfo(jnp.float32).tiny)
+    return jnp.minimum(step_size, most)
