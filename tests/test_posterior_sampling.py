@@ -118,6 +118,30 @@ def test_few_draws_are_weighed_by_tempering(lessons):
     assert (errors < 0.1).all()
 
 
+def test_draws_from_small_batches_are_as_far_apart_as_those_of_nuts(lessons):
+    student, few = lessons
+    # Four hundred examples whose advice is worth 20 labels each, eight to a batch: their noise alone would heat the
+    # chains at the default step size and friction fifty times.
+    many = jax.tree.map(lambda leaf: jnp.tile(leaf, (14,) + (1,) * (leaf.ndim - 1)), few._replace(centers=None))
+    order = jnp.argsort(many.examples.labels < 0)
+    many = jax.tree.map(lambda leaf: leaf[order], many)
+    # Both teachers say the same, so that there is one mode.
+    many = many._replace(centers=few.centers, teacher_probs=many.teacher_probs[:, [0, 0]])
+    settings = PosteriorSettings(1.0, 20.0, float("inf"), 1.0)
+    spreads = []
+    for sampler, steps in {"nuts": (300, 2), "sghmc": (6000, 400)}.items():
+        sampling = replace(
+            EXACT, sampler=sampler, num_burn_in=steps[0], thinning=steps[1], num_draws=150, num_chains=4, batch_size=8
+        )
+        config = replace(CONFIG, sampling=sampling)
+        run = sample_posterior(jax.random.key(5), student, many, settings, config=config).run
+        # Logits, since a constant added to both of a class's weights says nothing.
+        logits = jax.vmap(lambda params: student.apply(params, few.examples.inputs))(flatten_chains(run.positions))
+        spreads.append(np.asarray(logits[..., 1] - logits[..., 0]).std(0))
+    # Heated by a tenth, and a standard deviation of 600 draws is good to a few per cent.
+    np.testing.assert_allclose(spreads[1] / spreads[0], 1.05, atol=0.15)
+
+
 @pytest.mark.parametrize("sampler", ["nuts", "sghmc"])
 def test_draws_at_a_low_temperature_lie_closer_together(lessons, sampler):
     student, lessons = lessons
