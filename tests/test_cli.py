@@ -15,16 +15,8 @@ from mtbkd_jax.students import mlp
 QUICK = [
     *("--student.hidden", "4"),
     *("--settings.power", "0.5", "--settings.concentration", "5"),
-    *(
-        "--settings.center-scale",
-        "0.3",
-        "--settings.wide-scale",
-        "1",
-        "--settings.temperature",
-        "1",
-        "--settings.prediction-temperature",
-        "1",
-    ),
+    *("--settings.center-scale", "0.3", "--settings.wide-scale", "1"),
+    *("--settings.temperature", "1", "--settings.prediction-temperature", "1"),
     *("--sampling.num-mode-steps", "50", "--sampling.num-burn-in", "50"),
     *("--sampling.num-draws", "20", "--sampling.thinning", "2"),
 ]

@@ -25,16 +25,8 @@ from mtbkd_jax.unfinished import LOCK, LearnedFiles, standing_of, unfinished_run
 OPTIONS = [
     *("--student.hidden", "4"),
     *("--settings.power", "0.5", "--settings.concentration", "5"),
-    *(
-        "--settings.center-scale",
-        "inf",
-        "--settings.wide-scale",
-        "1",
-        "--settings.temperature",
-        "1",
-        "--settings.prediction-temperature",
-        "1",
-    ),
+    *("--settings.center-scale", "inf", "--settings.wide-scale", "1"),
+    *("--settings.temperature", "1", "--settings.prediction-temperature", "1"),
     *("--sampling.num-mode-steps", "50", "--sampling.num-burn-in", "50"),
     *("--sampling.num-draws", "600", "--sampling.num-chains", "2"),
     # Long enough for a run to be found in the middle of its draws.

@@ -18,6 +18,7 @@ labels that are asked for, ``deviance_by_class.png`` (the mean deviance of test 
 finished there are not run again, and one that was interrupted goes on.
 """
 
+import itertools
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
@@ -30,12 +31,21 @@ import numpy as np
 from experiments.deeploc.data import DEFAULT_DIRECTORY, DeepLoc, folds, read_deeploc, read_multilabel
 from experiments.deeploc.features import DEFAULT_FEATURES, FEATURES
 from experiments.labels import label_subset
-from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
+from experiments.study import (
+    METRICS,
+    markdown_table,
+    results_files,
+    rows_of,
+    study_parser,
+    summary,
+    titled,
+    write_results,
+)
 from mtbkd_jax.cli import main as mtbkd
 from mtbkd_jax.data import read_inputs, read_npz
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.figures import deviance_by_class, save_figures, weights_by_class
-from mtbkd_jax.metrics import out_of_distribution_auroc
+from mtbkd_jax.metrics import expected_calibration_error, out_of_distribution_auroc
 from mtbkd_jax.runs import open_run
 from mtbkd_jax.storage import read_json, write_json
 
@@ -51,6 +61,7 @@ WITH_TEACHERS, WITHOUT_TEACHERS = "run", "no_teacher"
 """Folders of the two runs."""
 
 COLUMNS = (*METRICS, "auroc_multi", "share_r_hat_below_1.05", "seconds")
+POOLED_ECE, EXCESS = "ECE", "confidence less accuracy"
 FIT_OPTIONS = ("--kind", "logits", "--student.hidden", "128")
 
 
@@ -106,7 +117,12 @@ def main() -> None:
         row for condition in wanted for row in run_condition(options.data, options.runs, condition, options.folds)
     ]
     save_figures(draw_figures(options.data, options.runs, wanted[0], options.folds), options.out)
-    write_comparison(files, "deeploc", options.folds, rows_of(results, COLUMNS), results)
+    rows = rows_of(results, COLUMNS)
+    of_conditions = [pooled_metrics(options.data, options.runs, condition, options.folds) for condition in wanted]
+    pooled = rows_of(list(itertools.chain(*of_conditions)), (POOLED_ECE, EXCESS))
+    table = markdown_table(titled(rows)) + "\nAll folds together:\n\n" + markdown_table(pooled)
+    in_full = summary("deeploc", options.folds, rows) | {"pooled": summary("", (), pooled)["rows"], "runs": results}
+    write_results(files, in_full, table)
 
 
 def conditions(features: Sequence[str], label_counts: Sequence[int | None], num_subsets: int) -> list[Condition]:
@@ -164,6 +180,27 @@ def run_student(
         {"student": MT_BKD, **_scores(run, folder, several), "chosen": selection["chosen"]},
         {"student": NO_TEACHER, **_scores(alone, folder, several), "chosen": settings},
     ]
+
+
+def pooled_metrics(
+    directory: Path, runs: Path, condition: Condition, fold_numbers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Calibration of both students over the test proteins of all folds together: there are too few in one to see it."""
+    data, _ = _read(directory, condition)
+    splits = list(folds(data.partition))
+    labels = np.concatenate([data.labels[splits[fold][1]] for fold in fold_numbers])
+    rows = []
+    for student, name in ((MT_BKD, WITH_TEACHERS), (NO_TEACHER, WITHOUT_TEACHERS)):
+        probs = np.concatenate(
+            [
+                open_run(runs / condition.folder(fold) / name).predict(data.inputs[splits[fold][1]]).probs
+                for fold in fold_numbers
+            ]
+        )
+        excess = float(probs.max(1).mean() - (probs.argmax(1) == labels).mean())
+        ece = expected_calibration_error(probs, labels)
+        rows.append({"method": condition.method(student), POOLED_ECE: ece, EXCESS: excess})
+    return rows
 
 
 def draw_figures(directory: Path, runs: Path, condition: Condition, fold_numbers: Sequence[int]) -> dict[str, "Figure"]:

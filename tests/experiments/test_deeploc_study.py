@@ -15,16 +15,8 @@ from mtbkd_jax.errors import InputError
 QUICK = (
     *("--kind", "logits", "--student.hidden", "4", "--weighting", "entropy"),
     *("--settings.power", "1", "--settings.concentration", "5"),
-    *(
-        "--settings.center-scale",
-        "inf",
-        "--settings.wide-scale",
-        "0.5",
-        "--settings.temperature",
-        "1",
-        "--settings.prediction-temperature",
-        "1",
-    ),
+    *("--settings.center-scale", "inf", "--settings.wide-scale", "0.5"),
+    *("--settings.temperature", "1", "--settings.prediction-temperature", "1"),
     *("--sampling.num-mode-steps", "50", "--sampling.num-burn-in", "20"),
     *("--sampling.num-draws", "10", "--sampling.thinning", "1", "--sampling.num-chains", "2"),
 )
@@ -75,6 +67,9 @@ def test_the_study_writes_its_table_and_figures_and_takes_runs_up_again(director
     assert results["seeds"] == [1]
     assert set(COLUMNS) <= set(results["runs"][0])
     assert results["rows"][0]["accuracy"]["mean"] > 0.7
+    (pooled, _) = results["pooled"]
+    # Of a single fold they are what its run says.
+    assert pooled["ECE"]["mean"] == pytest.approx(results["rows"][0]["ece"]["mean"], abs=1e-6)
     assert {path.name for path in out.iterdir()} == {
         "results.json",
         "table.md",
