@@ -5,26 +5,20 @@ It adds nothing that the library cannot do.
 What only a command needs (scikit-learn, matplotlib, the studies) is imported when the command runs.
 """
 
-import contextlib
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import jax
 import tyro
 
-# Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit.
-# JAX takes this before its first array, and some of its libraries make one when they are imported.
-# A program that has used JAX before it imports this module keeps its devices, and a user who has set them, theirs.
-if "JAX_NUM_CPU_DEVICES" not in os.environ:
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+from mtbkd_jax.machine import use_machine
 
-from mtbkd_jax.configuration import DistillationConfig
-from mtbkd_jax.errors import InputError, MTBKDError
-from mtbkd_jax.runs import StudentConfig
+use_machine()  # before the imports below, some of whose libraries make an array
+
+from mtbkd_jax.configuration import DistillationConfig  # noqa: E402
+from mtbkd_jax.errors import InputError, MTBKDError  # noqa: E402
+from mtbkd_jax.runs import StudentConfig  # noqa: E402
 
 
 @dataclass(frozen=True)

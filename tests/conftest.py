@@ -4,10 +4,16 @@ Strict dtype promotion cannot be asked for as well: optax's Adam and the warm-up
 standard one.
 """
 
+import os
+
 import jax
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tests leave nothing in the home of whoever runs them, and do not depend on what is there; nor do their processes.
+jax.config.update("jax_enable_compilation_cache", False)
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 # Before anything imports the package: from here on a call that contradicts its annotations raises.
 install_import_hook("mtbkd_jax", "beartype.beartype")

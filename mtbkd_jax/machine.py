@@ -1,0 +1,34 @@
+"""The machine that a program runs on: a device for each core, and what was compiled is kept for the next time.
+
+For programs, such as the command line and the studies; a library must leave both to its user.
+"""
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+_CACHE_BYTES = 1 << 30
+_LEAST_SECONDS = 0.3
+
+
+def use_machine() -> None:
+    """Set JAX up, before its first array; some libraries make one when they are imported.
+
+    Chains are spread over devices: one for each core makes them run side by side, with the same draws to the bit.
+    Half of a short run is compilation, which is kept on the disk: below ``XDG_CACHE_HOME`` (``~/.cache``), in a folder
+    for each host, since what is compiled for one processor may not run on another, and a gigabyte of it at most.
+
+    A program that has used JAX already keeps its devices. A user's own settings stay: ``JAX_NUM_CPU_DEVICES``,
+    ``JAX_COMPILATION_CACHE_DIR``, and ``JAX_ENABLE_COMPILATION_CACHE``.
+    """
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "mtbkd_jax" / platform.node()))
+        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)

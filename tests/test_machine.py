@@ -1,0 +1,44 @@
+"""Programs keep what they have compiled, where their user wants it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+from mtbkd_jax.machine import use_machine
+use_machine()
+import jax
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+print(jax.jit(lambda x: x + 1)(1.0), jax.device_count())
+"""
+
+
+def run_program(tmp_path, **variables):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(tmp_path / "caches")}
+    environment |= {"JAX_ENABLE_COMPILATION_CACHE": "true"} | variables
+    environment.pop("JAX_NUM_CPU_DEVICES", None)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment
+    ).stdout.split()
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.rglob("*-cache"))
+
+
+def test_what_was_compiled_is_kept_and_used_again(tmp_path):
+    assert run_program(tmp_path) == ["2.0", str(os.cpu_count())]
+    kept = entries(tmp_path / "caches" / "mtbkd_jax")
+    assert kept
+    run_program(tmp_path)
+    assert entries(tmp_path / "caches" / "mtbkd_jax") == kept
+
+
+@pytest.mark.parametrize("variable", ["JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"])
+def test_a_user_may_keep_it_elsewhere_or_nowhere(tmp_path, variable):
+    elsewhere = tmp_path / "elsewhere"
+    run_program(tmp_path, **{variable: str(elsewhere) if variable.endswith("DIR") else "false"})
+    assert not entries(tmp_path / "caches")
+    assert bool(entries(elsewhere)) == variable.endswith("DIR")
