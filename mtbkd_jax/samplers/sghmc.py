@@ -8,7 +8,8 @@ Samples exp(log p(θ) / T) by the scheme of Chen et al. (2014), equation 15, in 
 The force is taken at the new position (symplectic Euler), which is stable while ε² times the largest curvature is below
 4 − 2αε; with the force at the old one the chain would blow up as soon as ε times the curvature exceeds α. The bias of
 the stationary law is O(ε) at every temperature T ≥ 0, in units where the momentum is N(0, T); on a Gaussian that of the
-position's covariance is O(ε²), and only the momentum's is O(ε).
+position's covariance is O(ε²), and only the momentum's is O(ε). Minibatch gradients with a variance V add ε V / 2α to
+the temperature of the draws; ``step_size.cooled_hamiltonian`` keeps that small.
 """
 
 from typing import NamedTuple
