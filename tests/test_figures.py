@@ -204,6 +204,6 @@ def test_cross_validation_has_a_panel_for_each_stage_and_a_star_at_the_choice():
         "8. predictions, no teacher",
     ]
     stars = [line.get_xydata() for axes in panels for line in axes.lines if line.get_marker() == "*"]
-    assert [star.tolist() for star in stars] == [[], [[1, 0.5]], [[0, 0.5]], [[0, 0.5]], [], []]
+    assert [star.tolist() for star in stars] == [[], [[1, 0.5]], [[0, 0.5]], [[0, 0.5]], [], [], [], []]
     assert panels[1].get_ylim()[1] < 1  # the candidate that diverged does not set the scale
     assert [label.get_text() for label in panels[2].get_xticklabels()] == ["0.2", "∞"]

@@ -193,7 +193,7 @@ def test_an_infinite_scale_is_null_in_json():
     assert choice.curve[0].to_json()["center_scale"] is None
 
 
-@pytest.mark.parametrize("num_steps", [0, 100], ids=["mode", "chain"])
+@pytest.mark.parametrize("num_steps", [0, 2000], ids=["mode", "chain"])
 def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
     # One class per side of zero, but every label of fold 0 is the wrong one: only a fold that leaves its own labels out
     # predicts them badly.

@@ -43,7 +43,7 @@ def test_weights_are_sampled_at_the_scale_of_the_centers_where_there_are_any():
 
 def test_candidates_can_be_traced_together():
     stacked = PosteriorSettings(
-        *(jnp.array(v) for v in ([0.1, 0.0], [5.0, 5.0], [0.3, jnp.inf], [2.0, 2.0], [1.0, 0.5]))
+        *(jnp.array(v) for v in ([0.1, 0.0], [5.0, 5.0], [0.3, jnp.inf], [2.0, 2.0], [1.0, 0.5], [1.0, 1.25]))
     )
     value = jnp.array([0.5, -0.5])
 

@@ -194,7 +194,7 @@ def test_what_was_learned_is_read_back_to_the_bit(tmp_path):
     student = mlp(num_features=2, hidden=(3,), num_classes=2)
     params = jax.vmap(student.init)(jax.random.split(jax.random.key(0), 3))
     log_weights = jnp.log(jnp.array([[0.0, 0.3, 0.7], [0.1, 0.2, 0.7]]))
-    candidate = ScoredCandidate("power", 1 / 3, 5.0, float("inf"), 0.1, 1.0, float("inf"), float("inf"), 0.2)
+    candidate = ScoredCandidate("power", 1 / 3, 5.0, float("inf"), 0.1, 1.0, 1.25, float("inf"), float("inf"), 0.2)
     choice = Choice(candidate.settings, PosteriorSettings(0.0, 1.0, float("inf"), 0.1), (candidate,))
     learned = Learned(log_weights, Centers(params, jnp.exp(log_weights).mean(0)), choice)
     files = LearnedFiles(tmp_path / "learned")
