@@ -59,17 +59,8 @@ def command_of(folder: Path, run: Path, sampler: str) -> list[str]:
         *("fit", "--data", folder / "data.npz", "--teachers", f"line={folder / 'teacher.npz'}", "--out", run),
         *("--resume", "--checkpoint-seconds", "0", "--student.hidden", "4", "--sampling.sampler", sampler),
         *("--settings.power", "0.5", "--settings.concentration", "5", "--settings.center-scale", "inf"),
-        *(
-            "--settings.wide-scale",
-            "1",
-            "--settings.temperature",
-            "1",
-            "--settings.prediction-temperature",
-            "1",
-            "--sampling.num-burn-in",
-            "500",
-        ),
-        *("--sampling.num-draws", NUM_DRAWS, "--sampling.thinning", SAMPLERS[sampler]),
+        *("--settings.wide-scale", "1", "--settings.temperature", "1", "--settings.prediction-temperature", "1"),
+        *("--sampling.num-burn-in", "500", "--sampling.num-draws", NUM_DRAWS, "--sampling.thinning", SAMPLERS[sampler]),
     ]
     return [sys.executable, "-c", "from mtbkd_jax.cli import main; main()", *map(str, arguments)]
 

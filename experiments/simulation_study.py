@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.methods import draws_of
 from experiments.simulations import Design, Simulation, simulation_draws
 from experiments.study import markdown_table, results_files, rows_of, study_parser, summary, write_results
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
@@ -28,7 +29,6 @@ from mtbkd_jax.distillation import learn
 from mtbkd_jax.figures import save_figures
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
-from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Budget, Choice, GivenSettings
 from mtbkd_jax.settings import PosteriorSettings
@@ -165,7 +165,7 @@ def run_draw(
         posterior = sample_posterior(sample_key, student, lessons, settings, config=config)
         metrics = posterior_metrics(posterior, settings, student, test_inputs, draw)
         if places is not None:
-            log_probs = _log_probs(posterior, settings, student, standardize(places))
+            log_probs = draws_of(posterior, settings).log_probs(student, standardize(places))
             seen[method] = np.asarray(predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights)))
         return {
             "method": method,
@@ -199,14 +199,6 @@ def with_noise(teacher_logits: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([teacher_logits, noise[:, None]], axis=1)
 
 
-def _log_probs(
-    posterior: SampledPosterior, settings: PosteriorSettings, student: Student, inputs: jax.Array | np.ndarray
-) -> np.ndarray:
-    """What all draws predict."""
-    draws, temperature = flatten_chains(posterior.run.positions), settings.prediction_temperature
-    return predictive_log_probs(student, draws, inputs, temperature=temperature)
-
-
 def posterior_metrics(
     posterior: SampledPosterior,
     settings: PosteriorSettings,
@@ -215,7 +207,7 @@ def posterior_metrics(
     draw: Simulation,
 ) -> Row:
     """Score the posterior's predictions on the test points; NLL in nats, mse per class."""
-    log_probs = _log_probs(posterior, settings, student, test_inputs)
+    log_probs = draws_of(posterior, settings).log_probs(student, test_inputs)
     metrics = all_metrics(log_probs, draw.test_labels, posterior.draw_weights)
     probs = predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights))
     is_right = np.asarray(probs.argmax(1)) == draw.test_labels

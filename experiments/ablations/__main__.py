@@ -20,13 +20,13 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from experiments.methods import draws_of
 from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
 from experiments.tasks import Task, digits_task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.distillation import learn
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.posterior_sampling import sample_posterior
-from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Choice, GivenSettings
 from mtbkd_jax.settings import PosteriorSettings
@@ -126,8 +126,7 @@ def row(
 ) -> Row:
     """Sample the posterior and score it on the test images; ``seconds`` count from ``start``."""
     posterior = sample_posterior(jax.random.key(100 + seed), STUDENT, lessons, settings, config=config)
-    draws, temperature = flatten_chains(posterior.run.positions), settings.prediction_temperature
-    log_probs = predictive_log_probs(STUDENT, draws, task.test_inputs, temperature=temperature)
+    log_probs = draws_of(posterior, settings).log_probs(STUDENT, task.test_inputs)
     metrics = all_metrics(log_probs, task.test_labels, posterior.draw_weights)
     return {
         "method": name,

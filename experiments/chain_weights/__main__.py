@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.methods import draws_of
 from experiments.simulation1.__main__ import STUDENT
 from experiments.simulation1.design import DESIGN
 from experiments.simulation_study import CONFIG
@@ -29,7 +30,6 @@ from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
 from mtbkd_jax.metrics import negative_log_likelihood
 from mtbkd_jax.posterior_sampling import sample_posterior
-from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.uncertainty import predictive_mean
@@ -66,10 +66,7 @@ def compare(seed: int, draw: Simulation, given: GivenSettings) -> dict[str, Any]
         learn_key, standardize(draw.inputs), draw.labels, draw.teacher_logits, STUDENT, config=config
     )
     posterior = sample_posterior(sample_key, STUDENT, lessons, choice.settings, config=config)
-    draws, temperature = flatten_chains(posterior.run.positions), choice.settings.prediction_temperature
-    log_probs = jnp.asarray(
-        predictive_log_probs(STUDENT, draws, standardize(draw.test_inputs), temperature=temperature)
-    )
+    log_probs = jnp.asarray(draws_of(posterior, choice.settings).log_probs(STUDENT, standardize(draw.test_inputs)))
     by_chain = log_probs.reshape(NUM_CHAINS, -1, *log_probs.shape[1:])
 
     def nll(log_probs: jax.Array, weights: np.ndarray | None = None) -> float:

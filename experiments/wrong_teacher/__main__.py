@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.methods import draws_of
 from experiments.study import (
     METRICS,
     markdown_table,
@@ -34,7 +35,6 @@ from experiments.study import (
 from experiments.tasks import NUM_LABELS, Task, deeploc_task, digits_task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.distillation import Distillation, distil
-from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.runs import all_metrics, components_to_json
 from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.students import Student, mlp
@@ -99,8 +99,7 @@ def wrong_teacher(logits: np.ndarray) -> np.ndarray:
 def result(name: str, task: Task, student: Student, distillation: Distillation) -> dict[str, Any]:
     """Its metrics on the test set, and whom it trusted."""
     posterior, settings = distillation.posterior, distillation.choice.settings
-    draws, temperature = flatten_chains(posterior.run.positions), settings.prediction_temperature
-    log_probs = predictive_log_probs(student, draws, task.test_inputs, temperature=temperature)
+    log_probs = draws_of(posterior, settings).log_probs(student, task.test_inputs)
     metrics = all_metrics(log_probs, task.test_labels, posterior.draw_weights)
     weights = np.exp(np.asarray(distillation.lessons.log_weights)).mean(0)
     names = (*task.teacher_names, "wrong")[: weights.size - 1]

@@ -1,13 +1,10 @@
 """The study of the samplers, made small: an eighth of the inputs, two chains, one draw."""
 
-import dataclasses
-
 import pytest
 
 from experiments.samplers.__main__ import AUTHORS, REFERENCE, run_draw
-from experiments.simulation1.design import DESIGN
-from experiments.simulations import simulation_draws
 from mtbkd_jax.configuration import SamplingConfig
+from tests.experiments.small import small_draw
 
 NUTS = SamplingConfig(sampler="nuts", num_chains=2, num_mode_steps=500, num_burn_in=100, num_draws=100, thinning=1)
 SGHMC = SamplingConfig(num_chains=2, num_mode_steps=500, num_burn_in=500, num_draws=100, thinning=10, batch_size=500)
@@ -15,13 +12,7 @@ SGHMC = SamplingConfig(num_chains=2, num_mode_steps=500, num_burn_in=500, num_dr
 
 @pytest.fixture(scope="module")
 def rows():
-    (draw,) = simulation_draws(DESIGN, [5])
-    draw = draw.with_labels(300)
-    kept = (draw.labels < 0).argsort(kind="stable")[:1500]
-    small = dataclasses.replace(
-        draw, inputs=draw.inputs[kept], labels=draw.labels[kept], teacher_logits=draw.teacher_logits[kept]
-    )
-    found = run_draw(5, small, {REFERENCE: (NUTS, 1), "SGHMC": (SGHMC, 1)}, authors_steps=500)
+    found = run_draw(5, small_draw(1500), {REFERENCE: (NUTS, 1), "SGHMC": (SGHMC, 1)}, authors_steps=500)
     return {row["method"]: row for row in found}
 
 

@@ -1,16 +1,13 @@
 """The study of simulation 1, made small: a quarter of the inputs, short chains, one draw."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from experiments.simulation1.__main__ import STUDENT
-from experiments.simulation1.design import DESIGN
 from experiments.simulation_study import ENTROPY, LEARNED, NO_TEACHER, NOISE, run_draw, with_noise
-from experiments.simulations import simulation_draws
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.selection import Budget
+from tests.experiments.small import small_draw
 
 PLACES = np.array([[0.0, 2.5], [3.2, 0.0]], np.float32)
 """Where class 0 is all but certain, and where class 1 is."""
@@ -33,18 +30,11 @@ def test_accuracies_of_domains_average_to_that_of_all(rows):
 
 @pytest.fixture(scope="module")
 def rows_and_seen():
-    (draw,) = simulation_draws(DESIGN, [5])
-    draw = draw.with_labels(300)
-    # Labels first, so that all of them are kept.
-    kept = (draw.labels < 0).argsort(kind="stable")[:3000]
-    small = dataclasses.replace(
-        draw, inputs=draw.inputs[kept], labels=draw.labels[kept], teacher_logits=draw.teacher_logits[kept]
-    )
     config = DistillationConfig(
         budget=Budget(num_mode_steps=500, num_burn_in=200, num_steps=400),
         sampling=SamplingConfig(num_mode_steps=1000, num_burn_in=500, num_draws=50, thinning=10, batch_size=1000),
     )
-    rows, seen = run_draw(5, small, STUDENT, config, places=PLACES)
+    rows, seen = run_draw(5, small_draw(3000), STUDENT, config, places=PLACES)
     assert set(seen) == {row["method"] for row in rows}
     return {row["method"]: row for row in rows}, seen
 
