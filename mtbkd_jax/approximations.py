@@ -15,7 +15,7 @@ from blackjax.vi import meanfield_vi
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from mtbkd_jax.chains import DrawBatch
+from mtbkd_jax.chains import BatchKey, DrawBatch
 from mtbkd_jax.checks import check_positive
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, full_batch
@@ -96,9 +96,10 @@ def dropout_draws(
     check_positive(rate=rate, share_of_units_kept=1 - rate)
     fit_key, draw_key = jax.random.split(key)
 
-    def draw_batch(key: Key, examples: Examples):
-        batch_key, unit_key = jax.random.split(key)
-        return objective.draw_batch(batch_key, examples), unit_key
+    def draw_batch(key: BatchKey, examples: Examples):
+        batch_stream, unit_stream = jax.random.split(key.stream)
+        units = BatchKey(unit_stream, key.step)
+        return objective.draw_batch(BatchKey(batch_stream, key.step), examples), units.own
 
     def log_density(params: Params, batch):
         return objective.log_density(_without_units(batch[1], params, rate), batch[0])
@@ -134,7 +135,7 @@ def mean_field_draws(
     Returns:
       Parameters stacked over draws.
     """
-    fit_key, draw_key = jax.random.split(key)
+    batch_key, sample_key, draw_key = jax.random.split(key, 3)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     @jax.jit
@@ -143,10 +144,11 @@ def mean_field_draws(
         rho = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.log(_FIRST_SCALE)), start)
 
         def advance(state, step):
-            batch_key, sample_key = jax.random.split(jax.random.fold_in(fit_key, step))
-            batch = objective.draw_batch(batch_key, examples)
+            batch = objective.draw_batch(BatchKey(batch_key, step), examples)
             log_density = lambda params: objective.log_density(params, batch)  # noqa: E731
-            state, _ = meanfield_vi.step(sample_key, state, log_density, optimizer, num_samples)
+            state, _ = meanfield_vi.step(
+                jax.random.fold_in(sample_key, step), state, log_density, optimizer, num_samples
+            )
             return state, None
 
         state, _ = jax.lax.scan(advance, first._replace(mu=start, rho=rho), jnp.arange(num_steps))
@@ -237,7 +239,7 @@ def swag_draws(
     @jax.jit
     def draw(mode: Params, examples: Examples):
         def ascend(step, params):
-            batch = objective.draw_batch(jax.random.fold_in(walk_key, step), examples)
+            batch = objective.draw_batch(BatchKey(walk_key, step), examples)
             return tree_add_scaled(params, learning_rate, jax.grad(objective.log_density)(params, batch))
 
         def snapshot(params, start):

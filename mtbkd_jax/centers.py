@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mtbkd_jax.examples import WeightedExamples
+from mtbkd_jax.examples import WeightedExamples, rows_of_epoch
 from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, Params, Scalar
@@ -105,7 +105,7 @@ def _distil(
     batch_size = min(_BATCH_SIZE, num_examples)
 
     def draw(key, data):
-        rows = jax.random.randint(key, (batch_size,), 0, num_examples)
+        rows = rows_of_epoch(key, num_examples, batch_size)
         return WeightedExamples(
             jax.tree.map(lambda leaf: leaf[rows], data), jnp.full((batch_size,), num_examples / batch_size)
         )

@@ -1,17 +1,36 @@
 """How chains are laid out over the devices of a machine."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int
 
 from mtbkd_jax.noise import noise_key
 from mtbkd_jax.types import Batch, Key
 
-DrawBatch = Callable[[Key, Any], Batch]
+
+class BatchKey(NamedTuple):
+    """Which batch is asked for. Batches of one stream may know of each other, such as those of an epoch.
+
+    Attributes:
+      stream: key of all batches of a chain, or of a climb.
+      step: which of them, from 0.
+    """
+
+    stream: Key
+    step: int | Int[Array, ""]
+
+    @property
+    def own(self) -> Key:
+        """A key for this batch alone."""
+        return jax.random.fold_in(self.stream, self.step)
+
+
+DrawBatch = Callable[[BatchKey, Any], Batch]
 """``(key, data) -> batch``."""
 
 
@@ -49,10 +68,10 @@ def with_own(data: Any, own: Any) -> Any:
     return data if own is None else (data, own)
 
 
-def keys_of_step(chain_key: Key, step: Any) -> tuple[Key, Key]:
+def keys_of_step(chain_key: Key, step: Any) -> tuple[BatchKey, Key]:
     """Keys for the batch and for the sampler's noise: they depend on the chain and the step, and on nothing else."""
-    batch_key, sampler_key = jax.random.split(jax.random.fold_in(chain_key, step))
-    return batch_key, noise_key(sampler_key)
+    batch_key, sampler_key = jax.random.split(chain_key)
+    return BatchKey(batch_key, step), noise_key(jax.random.fold_in(sampler_key, step))
 
 
 def copy_to_chains(tree: Any, mesh: Mesh) -> Any:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mtbkd_jax.chains import DrawBatch
+from mtbkd_jax.chains import BatchKey, DrawBatch
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_add_scaled, tree_size
@@ -172,7 +172,7 @@ def trajectory_scales(
     # Welford's recurrence: E[θ²] − E[θ]² itself would lose, in float32, a spread that is small beside the parameter.
     def climb(carry, step):
         params, mean, squares = carry
-        batch = draw_batch(jax.random.fold_in(key, step), data)
+        batch = draw_batch(BatchKey(key, step), data)
         params = tree_add_scaled(params, learning_rate, gradient(params, batch))
         deviation = tree_add_scaled(params, -1.0, mean)
         mean = tree_add_scaled(mean, 1.0 / (step + 1), deviation)

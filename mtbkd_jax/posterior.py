@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from mtbkd_jax.chains import DrawBatch
+from mtbkd_jax.chains import BatchKey, DrawBatch
 from mtbkd_jax.examples import Examples, WeightedExamples
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_scale
@@ -132,7 +132,7 @@ def find_mode(
 
     def climb(carry, step):
         params, state = carry
-        value, gradient = value_and_grad(params, draw_batch(jax.random.fold_in(key, step), data))
+        value, gradient = value_and_grad(params, draw_batch(BatchKey(key, step), data))
         updates, state = optimizer.update(jax.tree.map(jnp.negative, gradient), state)
         return (optax.apply_updates(params, updates), state), value
 

@@ -31,7 +31,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
+from mtbkd_jax.chains import BatchKey, DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
 from mtbkd_jax.checkpoints import ChainCheckpoints
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_configuration
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
@@ -171,12 +171,12 @@ def sample_posterior(
         # program serves both.
         count = own.scale.shape[0]
         rows = np.arange(num_climbs) % count
-        curvature_key, climb_key = jax.random.split(key)
+        look_key, climb_key = jax.random.split(key)
         keys = jax.random.split(climb_key, count)
         mesh = chain_mesh(num_climbs)
         found = _climb_all(
             copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows)), mesh),
-            copy_to_all((lessons, settings, curvature_key), mesh),
+            copy_to_all((lessons, settings, look_key), mesh),
             student=student,
             softening=config.softening,
             draw_batch=minibatch,
@@ -430,7 +430,7 @@ def _starts_of_components(lessons: Lessons) -> Params:
 def with_component(draw_batch: DrawBatch) -> DrawBatch:
     """``draw_batch`` for a chain that has a component to itself."""
 
-    def draw(key: Key, data: tuple[Examples, Component]) -> ComponentBatch:
+    def draw(key: BatchKey, data: tuple[Examples, Component]) -> ComponentBatch:
         examples, component = data
         return ComponentBatch(draw_batch(key, examples), component)
 
@@ -455,7 +455,8 @@ def _climb_all(
 
     def climb(chain, shared):
         start, key, component = chain
-        lessons, settings, curvature_key = shared
+        lessons, settings, look_key = shared
+        curvature_key, noise_key = jax.random.split(look_key)
         log_density = component_posterior(student, settings, softening=softening)
         mode = find_mode_in_stages(
             log_density,
@@ -467,9 +468,10 @@ def _climb_all(
             num_steps=num_steps,
         )
         data = with_components(lessons, settings), component
-        whole = with_component(full_batch)(key, data)
+        whole = ComponentBatch(full_batch(None, data[0]), component)
         curvature = largest_curvature_around(log_density, mode, component.scale, whole, curvature_key)
-        noise = gradient_noise(log_density, mode, lambda key: with_component(draw_batch)(key, data), curvature_key)
+        draw = with_component(draw_batch)
+        noise = gradient_noise(log_density, mode, lambda key: draw(BatchKey(key, 0), data), noise_key)
         return mode, curvature, noise
 
     return over_chains(climb, mesh)(chains, shared)

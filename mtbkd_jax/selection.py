@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.chains import BatchKey, DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
@@ -276,9 +276,9 @@ def _short_chain(
     if budget.num_steps == 0:
         return jax.nn.log_softmax(student.apply(mode, inputs))[None]
     log_density, temperature = problem.log_density, settings.temperature
-    batch = draw_batch(curvature_key, examples)
+    batch = draw_batch(BatchKey(curvature_key, 0), examples)
     curvature = largest_curvature_around(log_density, mode, settings.weight_scale, batch, curvature_key)
-    noise = gradient_noise(log_density, mode, lambda key: draw_batch(key, examples), noise_key)
+    noise = gradient_noise(log_density, mode, lambda key: draw_batch(BatchKey(key, 0), examples), noise_key)
     stable = hamiltonian_step_size(curvature, fraction=STEP_FRACTION)
     step_size, decay = cooled_hamiltonian(stable, MOMENTUM_DECAY, noise=noise, temperature=temperature)
     sampler = sghmc(log_density, friction=decay / step_size, temperature=temperature)

@@ -8,7 +8,8 @@ variance V adds to a temperature T, to leading order,
 
 (Ma, Chen and Fox, 2015, section 3: the noise enters as a diffusion that no friction balances). Where the likelihood and
 the teachers' advice of thousands of examples are estimated from a hundred of them this can be many times T, and then
-the draws are far more spread than the posterior is.
+the draws are far more spread than the posterior is. That is so for batches that are drawn apart, as they are where V is
+measured; those of an epoch heat a chain less (``examples.rows_of_epoch``).
 """
 
 from collections.abc import Callable

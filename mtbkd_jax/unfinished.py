@@ -37,7 +37,7 @@ from mtbkd_jax.tree import named_leaves
 
 LOCK, CONFIG, CHECKPOINTS = ".lock", "config.json", "checkpoints"
 _OF_NO_CONSEQUENCE = ("out", "resume", "checkpoint_seconds")
-_LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 2}
+_LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 3}
 
 
 @contextmanager

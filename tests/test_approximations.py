@@ -106,7 +106,7 @@ def test_swag_has_the_moments_of_stochastic_gradient_ascent():
 
     def draw_batch(key, examples):
         del examples
-        return jax.random.normal(key, (3,))
+        return jax.random.normal(key.own, (3,))
 
     objective = Objective(
         lambda params, batch: -curvature / 2 * jnp.sum(jnp.square(params - 1)) + noise * jnp.vdot(batch, params),
@@ -132,7 +132,7 @@ def test_swag_keeps_the_correlation_of_its_snapshots():
     # The parameters are pushed together, so that half of the variance, that of the low-rank part, is shared.
     def push(key, examples):
         del examples
-        return jax.random.normal(key)
+        return jax.random.normal(key.own)
 
     objective = Objective(
         lambda params, batch: -2 * jnp.sum(jnp.square(params)) + 3 * batch * params.sum(), EXAMPLES, push

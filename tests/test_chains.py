@@ -14,7 +14,8 @@ def test_chains_are_run_with_what_they_share():
 
 def test_keys_differ_between_steps_chains_and_uses():
     chain_keys = [jax.random.fold_in(jax.random.key(0), chain) for chain in range(3)]
-    keys = [key for chain_key in chain_keys for step in range(4) for key in keys_of_step(chain_key, step)]
+    pairs = [keys_of_step(chain_key, step) for chain_key in chain_keys for step in range(4)]
+    keys = [key for batch_key, sampler_key in pairs for key in (batch_key.own, sampler_key)]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 3 * 4 * 2
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from mtbkd_jax.chains import BatchKey
 from mtbkd_jax.component_scales import curvature_scales, fisher_diagonal, trajectory_scales
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.students import cnn, mlp, num_parameters
@@ -163,7 +164,7 @@ def noisy_quadratic(params, batch):
 
 
 def draw_noise(key, center):
-    return center, jax.random.normal(key, center.shape)
+    return center, jax.random.normal(key.own, center.shape)
 
 
 def run(center, *, num_steps=4000, learning_rate=0.1, floor=1e-4, key=0):
@@ -207,7 +208,7 @@ def test_what_does_not_move_gets_the_floor():
         center,
         key=jax.random.key(0),
         data=(),
-        draw_batch=lambda key, data: jax.random.normal(key, (3,)),
+        draw_batch=lambda key, data: jax.random.normal(key.own, (3,)),
         num_steps=50,
         learning_rate=0.1,
         floor=0.01,
@@ -221,7 +222,7 @@ def test_the_moments_are_those_of_the_steps():
     center, num_steps, learning_rate = jnp.full((3, 1), 2.0), 20, 0.3
     params, steps = {"w": center}, []
     for step in range(num_steps):
-        batch = draw_noise(jax.random.fold_in(jax.random.key(0), step), center)
+        batch = draw_noise(BatchKey(jax.random.key(0), step), center)
         gradient = jax.grad(noisy_quadratic)(params, batch)
         params = {"w": params["w"] + learning_rate * gradient["w"]}
         steps.append(params["w"])

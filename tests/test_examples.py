@@ -3,8 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtbkd_jax.chains import BatchKey
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.examples import Examples, full_batch, labelled_first, stratified_minibatch
+from mtbkd_jax.examples import Examples, full_batch, labelled_first, rows_of_epoch, stratified_minibatch
+from mtbkd_jax.samplers import sghmc
+from mtbkd_jax.sampling import sample_chains, start_chains
+from mtbkd_jax.schedules import constant
 
 NUM_LABELLED, NUM_UNLABELLED = 6, 34
 NUM_EXAMPLES = NUM_LABELLED + NUM_UNLABELLED
@@ -17,8 +21,59 @@ def examples():
     return Examples(rows[:, None].astype(jnp.float32), labels, {"of_row": rows})
 
 
-def test_labelled_rows_come_first_and_keep_their_order():
-    assert labelled_first(np.array([-1, 3, -1, 0, 2])).tolist() == [1, 3, 4, 0, 2]
+def test_labelled_rows_come_first_and_in_no_order_of_the_user():
+    labels = np.where(np.arange(1000) % 4 == 0, 1, -1)
+    order = labelled_first(labels)
+    assert sorted(order) == list(range(1000))
+    assert (labels[order[:250]] >= 0).all()
+    for part in (order[:250], order[250:]):
+        correlation = np.corrcoef(part, np.arange(part.size))[0, 1]
+        assert abs(correlation) < 4 / np.sqrt(part.size)
+    assert (order == labelled_first(labels)).all()
+
+
+@pytest.mark.parametrize(("num_rows", "count"), [(34, 8), (12_000, 64), (999, 333), (5, 1), (70_000, 256)])
+def test_an_epoch_takes_no_row_twice_and_all_that_fill_a_batch(num_rows, count):
+    num_batches = num_rows // count
+    steps = num_batches * 3 + jnp.arange(num_batches)
+    rows = np.asarray(jax.vmap(lambda step: rows_of_epoch(BatchKey(jax.random.key(0), step), num_rows, count))(steps))
+    assert rows.min() >= 0
+    assert rows.max() < num_rows
+    assert np.unique(rows).size == num_batches * count
+
+
+def test_epochs_have_orders_of_their_own():
+    def order(epoch):
+        steps = 10 * epoch + jnp.arange(10)
+        return jax.vmap(lambda step: rows_of_epoch(BatchKey(jax.random.key(1), step), 1000, 100))(steps).reshape(-1)
+
+    orders = np.asarray(jax.vmap(order)(jnp.arange(50)))
+    agreeing = (orders[1:] == orders[:-1]).mean()
+    assert agreeing < 0.05  # two of 400 strides agree once in 400 times, and places of other strides one in a thousand
+    assert len({tuple(order) for order in orders[:, :2].tolist()}) == 50
+
+
+def test_every_pair_of_rows_shares_a_batch_about_as_often_as_any():
+    # All pairs of a small prime number of rows: 22 strides and 23 starts, of which a batch of four has six pairs.
+    def rows(key):
+        return rows_of_epoch(BatchKey(key, 0), 23, 4)
+
+    batches = np.asarray(jax.vmap(rows)(jax.random.split(jax.random.key(2), 20_000)))
+    together = np.zeros((23, 23))
+    for i in range(4):
+        for j in range(4):
+            np.add.at(together, (batches[:, i], batches[:, j]), 1)
+    pairs = together[np.triu_indices(23, 1)]
+    expected = 20_000 * 6 / pairs.size
+    assert np.abs(pairs - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_a_billion_rows_do_not_overflow():
+    steps = jnp.array([0, 1, 999, 500_000])
+    rows = np.asarray(jax.vmap(lambda step: rows_of_epoch(BatchKey(jax.random.key(3), step), 10**9, 1000))(steps))
+    assert np.unique(rows).size == rows.size
+    assert rows.min() >= 0
+    assert rows.max() < 10**9
 
 
 def test_the_full_batch_counts_each_row_once(examples):
@@ -35,7 +90,7 @@ def test_a_batch_as_large_as_the_data_is_the_data():
 @pytest.mark.parametrize("batch_size", [2, 8, 20])
 def test_the_weights_of_a_stratum_sum_to_its_rows(examples, batch_size):
     draw = stratified_minibatch(num_labelled=NUM_LABELLED, num_unlabelled=NUM_UNLABELLED, batch_size=batch_size)
-    batch = draw(jax.random.key(0), examples)
+    batch = draw(BatchKey(jax.random.key(0), 0), examples)
     has_label = batch.examples.labels >= 0
     assert batch.weights.shape == (batch_size,)
     assert float(batch.weights[has_label].sum()) == pytest.approx(NUM_LABELLED, rel=1e-6)
@@ -44,7 +99,7 @@ def test_the_weights_of_a_stratum_sum_to_its_rows(examples, batch_size):
 
 def test_the_parts_of_a_row_stay_together(examples):
     draw = stratified_minibatch(num_labelled=NUM_LABELLED, num_unlabelled=NUM_UNLABELLED, batch_size=8)
-    batch = draw(jax.random.key(0), examples).examples
+    batch = draw(BatchKey(jax.random.key(0), 0), examples).examples
     rows = batch.components["of_row"]
     assert (batch.inputs[:, 0] == rows).all()
     assert (batch.labels == examples.labels[rows]).all()
@@ -53,7 +108,7 @@ def test_the_parts_of_a_row_stay_together(examples):
 def test_labelled_rows_that_fit_are_all_taken(examples):
     draw = stratified_minibatch(num_labelled=NUM_LABELLED, num_unlabelled=NUM_UNLABELLED, batch_size=16)
     for seed in range(3):
-        batch = draw(jax.random.key(seed), examples)
+        batch = draw(BatchKey(jax.random.key(seed), 0), examples)
         assert batch.examples.components["of_row"][:NUM_LABELLED].tolist() == list(range(NUM_LABELLED))
         assert (batch.weights[:NUM_LABELLED] == 1).all()
 
@@ -64,12 +119,46 @@ def test_the_weighted_sum_is_unbiased(examples, num_labelled, num_unlabelled):
     values = jax.random.normal(jax.random.key(1), (NUM_EXAMPLES,)) + jnp.arange(NUM_EXAMPLES) / 10
 
     def estimate(key):
-        batch = draw(key, examples)
+        batch = draw(BatchKey(key, 5), examples)
         return jnp.sum(batch.weights * values[batch.examples.components["of_row"]])
 
     estimates = np.asarray(jax.jit(jax.vmap(estimate))(jax.random.split(jax.random.key(2), 20_000)))
     standard_error = estimates.std() / np.sqrt(estimates.size)
     assert abs(estimates.mean() - float(values.sum())) < 4 * standard_error
+
+
+def test_batches_of_an_epoch_heat_a_chain_less_than_batches_drawn_apart():
+    # A Gaussian, −½ Σ_i |θ − x_i|², of curvature N and gradient noise V = N² var(x) / B. Batches that are drawn apart
+    # heat it by ε² V / (2 d); those of an epoch, eight steps, cancel within the memory of the momentum, 1 / d = 50.
+    num_rows, count, decay, num_parameters = 64, 8, 0.02, 256
+    values = jax.random.normal(jax.random.key(0), (num_rows, num_parameters))
+    spread = jnp.mean(values.var(0))
+    step_size = 0.1 / np.sqrt(num_rows)
+    heating = step_size**2 * float(num_rows**2 * spread / count) / (2 * decay)
+    assert heating > 1
+
+    def log_density(position, rows):
+        offsets = position[None] - values[rows]
+        return -0.5 * num_rows * jnp.mean(jnp.sum(jnp.square(offsets), axis=1))
+
+    def temperature(draw_rows):
+        run = sample_chains(
+            sampler := sghmc(log_density, friction=decay / step_size),
+            start_chains(sampler, values.mean(0)[None], jax.random.key(1)),
+            key=jax.random.key(2),
+            data=jnp.zeros(()),
+            draw_batch=lambda key, _: draw_rows(key),
+            step_size=constant(step_size),
+            num_draws=200,
+            num_burn_in=1000,
+            thinning=50,
+        )
+        return num_rows * float(jnp.mean(jnp.square(run.positions[0] - values.mean(0)[None])))
+
+    apart = temperature(lambda key: jax.random.randint(key.own, (count,), 0, num_rows))
+    of_epoch = temperature(lambda key: rows_of_epoch(key, num_rows, count))
+    assert apart == pytest.approx(1 + heating, rel=0.1)
+    assert of_epoch - 1 < heating / 10
 
 
 def test_a_batch_too_small_is_refused():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from mtbkd_jax.chains import BatchKey
 from mtbkd_jax.examples import Examples, full_batch, stratified_minibatch
 from mtbkd_jax.function_prior import dirichlet_components, teacher_informed_prior
 from mtbkd_jax.likelihood import categorical_log_likelihood
@@ -42,7 +43,7 @@ def test_minibatch_gradients_are_unbiased(examples):
     draw = stratified_minibatch(num_labelled=NUM_LABELLED, num_unlabelled=NUM_EXAMPLES - NUM_LABELLED, batch_size=10)
 
     def of_key(key):
-        return jax.flatten_util.ravel_pytree(gradient(params, draw(key, examples)))[0]
+        return jax.flatten_util.ravel_pytree(gradient(params, draw(BatchKey(key, 0), examples)))[0]
 
     estimates = np.asarray(jax.jit(jax.vmap(of_key))(jax.random.split(jax.random.key(2), 4000)))
     exact = jax.flatten_util.ravel_pytree(gradient(params, full_batch(jax.random.key(0), examples)))[0]
@@ -55,7 +56,7 @@ def test_minibatch_gradients_are_unbiased(examples):
 @pytest.mark.parametrize("chunk_size", [1, 7, 30, 64])
 def test_chunks_of_any_size_leave_a_weighted_minibatch_as_it_is(examples, chunk_size):
     draw = stratified_minibatch(num_labelled=NUM_LABELLED, num_unlabelled=NUM_EXAMPLES - NUM_LABELLED, batch_size=10)
-    batch = draw(jax.random.key(3), examples)
+    batch = draw(BatchKey(jax.random.key(3), 0), examples)
     params = STUDENT.init(jax.random.key(1))
     whole, chunked = (
         jax.value_and_grad(log_posterior(STUDENT, per_example=TERMS, chunk_size=size))(params, batch)

@@ -126,7 +126,7 @@ def _sampler(student: Student, noise: NoisePrior, num_leapfrog_steps: int) -> Sa
     return hmc(regression_posterior(student, noise), num_leapfrog_steps=num_leapfrog_steps)
 
 
-def _own_batch(key: Key, data: tuple[WeightedExamples, OwnData]) -> RegressionBatch:
+def _own_batch(key: object, data: tuple[WeightedExamples, OwnData]) -> RegressionBatch:
     del key  # the whole lesson
     lessons, own = data
     return RegressionBatch(tree_rows(lessons, own.lesson), own.settings)

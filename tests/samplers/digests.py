@@ -21,7 +21,7 @@ def log_density(params, batch):
 
 
 def minibatch(key, data):
-    rows = jax.random.randint(key, (32,), 0, 500)
+    rows = jax.random.randint(key.own, (32,), 0, 500)
     return jax.tree.map(lambda leaf: leaf[rows], data)
 
 
