@@ -138,7 +138,8 @@ def draws_of(posterior: SampledPosterior, settings: PosteriorSettings) -> Draws:
 
 def single_draw(student: ClassicalStudent) -> Draws:
     """Its one parameter vector."""
-    return Draws(jax.tree.map(lambda leaf: leaf[None], student.params))
+    params = jax.tree.map(lambda leaf: leaf[None], student.params)
+    return Draws(params, prediction_temperature=student.prediction_temperature)
 
 
 def row_of(method: str, task: Task, student: Student, draws: Draws, seed: int, seconds: float) -> Row:

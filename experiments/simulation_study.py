@@ -13,6 +13,7 @@ A study may show what its students think of places of its own (``Views``): simul
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from experiments.methods import draws_of
 from experiments.simulations import Design, Simulation, simulation_draws
-from experiments.study import markdown_table, results_files, rows_of, study_parser, summary, write_results
+from experiments.study import kept, markdown_table, results_files, rows_of, study_parser, summary, write_results
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
@@ -94,18 +95,20 @@ def run_study(
       views: what is shown of the students.
       **teachers: options of ``simulation_draws``.
     """
-    parser = study_parser(description, Path(__file__).parent / study)
+    parser = study_parser(description, Path(__file__).parent / study, keeps_runs=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of the draws")
     parser.add_argument("--labels", type=int, nargs="+", default=list(label_counts), help="numbers of labels")
     options = parser.parse_args()
     files = results_files(options)
     runs: list[Row] = []
     draws = simulation_draws(design, options.seeds, **teachers)
+    places = None if views is None else views.inputs
     for num_labels in options.labels:
         for seed, draw in zip(options.seeds, draws, strict=True):
-            places = views.inputs if views is not None and not runs else None
-            rows, seen = run_draw(seed, draw.with_labels(num_labels), student, places=places)
-            if views is not None and seen:
+            run = partial(run_draw, seed, draw.with_labels(num_labels), student, places=places)
+            rows, seen = kept(options.runs, f"{num_labels}_labels_draw_{seed}", run)
+            if views is not None and not runs:
+                seen = {method: np.array(probs) for method, probs in seen.items()}
                 save_figures({"map": views.draw(seen)}, options.out)
             for row in rows:
                 by_domain = dict(zip(design.domain_names, row.pop("accuracy_by_domain"), strict=True))
@@ -133,7 +136,7 @@ def run_draw(
     config: DistillationConfig = CONFIG,
     *,
     places: np.ndarray | None = None,
-) -> tuple[list[Row], dict[str, np.ndarray]]:
+) -> tuple[list[Row], dict[str, list[list[float]]]]:
     """Every method on one draw.
 
     Args:
@@ -166,7 +169,7 @@ def run_draw(
         metrics = posterior_metrics(posterior, settings, student, test_inputs, draw)
         if places is not None:
             log_probs = draws_of(posterior, settings).log_probs(student, standardize(places))
-            seen[method] = np.asarray(predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights)))
+            seen[method] = predictive_mean(jnp.asarray(log_probs), jnp.asarray(posterior.draw_weights)).tolist()
         return {
             "method": method,
             "seed": seed,

@@ -3,14 +3,14 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.storage import write_json
+from mtbkd_jax.storage import read_json, write_json
 
 METRICS = {
     "accuracy": "accuracy",
@@ -35,12 +35,35 @@ Rows = Mapping[str, Mapping[str, np.ndarray]]
 """For each method, its metrics over seeds."""
 
 
-def study_parser(description: str, folder: Path) -> argparse.ArgumentParser:
-    """The options that every study has; its files go to ``folder`` unless told otherwise."""
+def study_parser(description: str, folder: Path, *, keeps_runs: bool = False) -> argparse.ArgumentParser:
+    """The options that every study has; its files go to ``folder`` unless told otherwise.
+
+    Args:
+      description: the study's docstring.
+      folder: of the study.
+      keeps_runs: whether it has an option for a folder of runs, see ``kept``.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--out", type=Path, default=folder, help="folder to write to")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier study")
+    if keeps_runs:
+        parser.add_argument("--runs", type=Path, help="folder where finished runs are kept, and not run again")
     return parser
+
+
+def kept(runs: Path | None, name: str, compute: Callable[[], Any]) -> Any:
+    """What ``compute`` gives, JSON values, kept as ``runs/name.json``; what is there already is not computed again.
+
+    A long study that was interrupted goes on, and several processes may share its seeds. The folder knows nothing of
+    the program: another version of it needs another folder.
+    """
+    if runs is None:
+        return compute()
+    file = runs / f"{name}.json"
+    if not file.exists():
+        runs.mkdir(parents=True, exist_ok=True)
+        write_json(file, compute())
+    return read_json(file)
 
 
 def results_files(options: argparse.Namespace) -> tuple[Path, Path]:

@@ -30,7 +30,7 @@ from mtbkd_jax.folds import deal_folds, held_out_labels
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import PerExampleTerm, log_posterior
-from mtbkd_jax.selection import WIDE_SCALES, Fold, Problem, cross_validation
+from mtbkd_jax.selection import PREDICTION_TEMPERATURES, WIDE_SCALES, Fold, Problem, cross_validation
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, Params
@@ -177,12 +177,14 @@ class ClassicalStudent(NamedTuple):
       params: one parameter vector, the minimum of the loss.
       strength: λ, chosen on the labels.
       scale: standard deviation of the Gaussian prior on the weights (weight decay), chosen on the labels.
+      prediction_temperature: what predictions divide the logits by (Guo et al. 2017), chosen on the labels.
       objective: what the parameters are the mode of, for the approximate posteriors.
     """
 
     params: Params
     strength: float
     scale: float
+    prediction_temperature: float
     objective: Objective
 
 
@@ -198,7 +200,8 @@ def distil_classically(
     """Distil by a loss, its strength and weight decay chosen just as our own settings are.
 
     The same number of folds of the same labels decide, by the same log score; a held-out label's example hears no
-    teacher. The weight decay is searched first, at the strength nearest to one.
+    teacher. The weight decay is searched first, at the strength nearest to one, and the temperature of the predictions
+    last.
 
     Args:
       key: of the folds, the targets, the initialisation and the minibatches.
@@ -230,17 +233,20 @@ def distil_classically(
     budget = config.budget._replace(num_steps=0)
     score = cross_validation(score_key, student, folds, build=build, draw_batch=draw_batch, budget=budget)
 
-    def best_of(candidates: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    def best_of(candidates: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], float]:
+        """The strength and scale whose predictions are best as they are, and the temperature that suits them."""
         settings = [PosteriorSettings(strength, 1.0, np.inf, scale) for strength, scale in candidates]
         stacked = PosteriorSettings(*(np.array(values, np.float32) for values in zip(*settings, strict=True)))
-        return candidates[int(score(stacked, (1.0,), in_earnest=False).log_scores[:, 0].sum(1).argmax())]
+        totals = score(stacked, PREDICTION_TEMPERATURES, in_earnest=False).log_scores.sum(2)
+        best = int(totals[:, PREDICTION_TEMPERATURES.index(1.0)].argmax())
+        return candidates[best], PREDICTION_TEMPERATURES[int(totals[best].argmax())]
 
     middle = min(strengths, key=lambda strength: abs(strength - 1.0))
-    _, scale = best_of([(middle, scale) for scale in WIDE_SCALES])
-    strength, _ = best_of([(strength, scale) for strength in strengths])
+    (_, scale), _ = best_of([(middle, scale) for scale in WIDE_SCALES])
+    (strength, _), temperature = best_of([(strength, scale) for strength in strengths])
     examples = examples_with(labels)
     objective = Objective(
         build(PosteriorSettings(strength, 1.0, np.inf, scale), examples).log_density, examples, draw_batch
     )
     params = climb(fit_key, objective, student.init(start_key), num_steps=config.sampling.num_mode_steps)
-    return ClassicalStudent(params, strength, scale, objective)
+    return ClassicalStudent(params, strength, scale, temperature, objective)

@@ -253,7 +253,12 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
     rows["classical KD"] = (
         size,
         all_metrics(
-            predictive_log_probs(student, jax.tree.map(lambda leaf: leaf[None], classical.params), test_inputs),
+            predictive_log_probs(
+                student,
+                jax.tree.map(lambda leaf: leaf[None], classical.params),
+                test_inputs,
+                temperature=classical.prediction_temperature,
+            ),
             study.test_labels,
         ),
     )
@@ -261,7 +266,11 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
     storage.write_json(
         path / "table.json",
         {name: {"parameters": count} | values for name, (count, values) in rows.items()}
-        | {"classical KD settings": {"strength": classical.strength, "scale": classical.scale}},
+        | {
+            "classical KD settings": {
+                name: getattr(classical, name) for name in ("strength", "scale", "prediction_temperature")
+            }
+        },
     )
     console.print(_comparison(rows))
     _print_choice(console, result)

@@ -15,7 +15,7 @@ from mtbkd_jax.centers import Centers
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.examples import Examples
 from mtbkd_jax.lessons import Lessons
-from mtbkd_jax.selection import Budget
+from mtbkd_jax.selection import PREDICTION_TEMPERATURES, Budget
 from mtbkd_jax.students import mlp
 from mtbkd_jax.weighting import confidence_aware_weighting, entropy_weighting, uniform_weighting
 
@@ -137,6 +137,22 @@ def test_teachers_that_know_the_labels_are_believed_and_ignorant_ones_are_not():
     ]
     assert strengths[0] >= 1.0
     assert strengths[1] <= 0.03
+
+
+def test_a_student_that_is_too_unsure_gets_a_temperature_below_one_and_one_that_is_too_sure_above():
+    unsure = 0.4 * knowing_probs() + 0.6 / NUM_CLASSES
+    taught = lessons(unsure), lessons(knowing_probs())
+    # Teachers who hardly say what they know; and teachers who are sure where a label in three is another.
+    is_other = jnp.arange(NUM_EXAMPLES) % 3 == 0
+    labels = jnp.where(
+        is_other & (taught[1].examples.labels >= 0), (TRUTH + 1) % NUM_CLASSES, taught[1].examples.labels
+    )
+    taught = taught[0], taught[1]._replace(examples=taught[1].examples._replace(labels=labels))
+    temperatures = [
+        distil_classically(jax.random.key(8), STUDENT, one, CONFIG, strengths=(100.0,)).prediction_temperature
+        for one in taught
+    ]
+    assert temperatures == [min(PREDICTION_TEMPERATURES), max(PREDICTION_TEMPERATURES)]
 
 
 def test_without_distillation_what_teachers_say_does_not_matter():

@@ -21,7 +21,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from experiments.methods import draws_of
-from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
+from experiments.study import METRICS, kept, results_files, rows_of, study_parser, write_comparison
 from experiments.tasks import Task, digits_task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.distillation import learn
@@ -61,13 +61,13 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Run every seed, and write and print the table."""
-    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and chains")
     options = parser.parse_args()
     files = results_files(options)
     runs = []
     for seed in options.seeds:
-        for row in run_seed(seed):
+        for row in kept(options.runs, f"seed_{seed}", lambda seed=seed: list(run_seed(seed))):
             runs.append(row)
             print(seed, row["method"], {name: round(row[name], 3) for name in METRICS}, flush=True)
     rows = rows_of(runs, (*METRICS, "seconds"))

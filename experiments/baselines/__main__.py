@@ -15,6 +15,7 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -32,7 +33,7 @@ from experiments.methods import (
     timed,
     usual_losses,
 )
-from experiments.study import results_files, rows_of, study_parser, write_comparison
+from experiments.study import kept, results_files, rows_of, study_parser, write_comparison
 from experiments.tasks import digits_task
 from mtbkd_jax.approximations import dropout_draws, ensemble_draws, laplace_draws, mean_field_draws, swag_draws
 from mtbkd_jax.baselines import ClassicalStudent, distil_classically, gradient_space_loss, pooled_loss
@@ -59,11 +60,11 @@ APPROXIMATED = (KD, KD_BY_TRUST)
 
 def main() -> None:
     """Run every seed, and write and print the table."""
-    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and students")
     options = parser.parse_args()
     files = results_files(options)
-    runs = [run for seed in options.seeds for run in run_seed(seed)]
+    runs = [run for seed in options.seeds for run in kept(options.runs, f"seed_{seed}", partial(run_seed, seed))]
     rows = rows_of(runs, (*METRICS, "seconds"))
     write_comparison(files, "baselines", options.seeds, rows, runs)
 

@@ -13,6 +13,7 @@ folder of this file or to ``--out``, and replaces such files only where ``--over
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from experiments.simulation1.__main__ import STUDENT
 from experiments.simulation1.design import DESIGN
 from experiments.simulation_study import CONFIG
 from experiments.simulations import Simulation, simulation_draws
-from experiments.study import markdown_table, results_files, study_parser, write_results
+from experiments.study import kept, markdown_table, results_files, study_parser, write_results
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
 from mtbkd_jax.metrics import negative_log_likelihood
@@ -45,14 +46,15 @@ BEST, ALIKE, WEIGHED, DENSEST = "best chain", "all alike", "library", "highest l
 
 def main() -> None:
     """Run every draw with all settings, and write and print the table."""
-    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="of the draws")
     options = parser.parse_args()
     files = results_files(options)
     rows = []
     for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds), strict=True):
         for name, given in SETTINGS.items():
-            rows.append({"seed": seed, "settings": name, **compare(seed, draw.with_labels(NUM_LABELS), given)})
+            run = partial(compare, seed, draw.with_labels(NUM_LABELS), given)
+            rows.append({"seed": seed, "settings": name, **kept(options.runs, f"{name}_{seed}", run)})
             print(rows[-1], flush=True)
     write_results(files, {"draws": rows}, table_over_draws(rows))
 

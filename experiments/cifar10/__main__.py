@@ -11,6 +11,7 @@ Needs the development data (``--data``): its images are a lossy copy, compressed
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from experiments.cifar10.data import CLASS_NAMES, DEFAULT_DIRECTORY, TEACHER_NAM
 from experiments.cifar10.features import fit_features
 from experiments.labels import label_subset
 from experiments.methods import METRICS, SHORT, Row, compare, usual_losses
-from experiments.study import results_files, rows_of, study_parser, write_comparison
+from experiments.study import kept, results_files, rows_of, study_parser, write_comparison
 from experiments.tasks import Task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer
@@ -48,7 +49,7 @@ class Study:
 
 def main() -> None:
     """Run every seed, and write and print the table."""
-    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of images, labels and students")
     parser.add_argument("--data", type=Path, default=DEFAULT_DIRECTORY, help="folder of the development data")
     parser.add_argument("--images", type=int, default=Study.num_images, help="images with the teachers' outputs")
@@ -56,7 +57,11 @@ def main() -> None:
     options = parser.parse_args()
     files = results_files(options)
     study, data = Study(num_images=options.images, num_labels=options.labels), read_cifar10(options.data)
-    runs = [run for seed in options.seeds for run in run_seed(data, seed, study)]
+    runs = [
+        run
+        for seed in options.seeds
+        for run in kept(options.runs, f"seed_{seed}", partial(run_seed, data, seed, study))
+    ]
     rows = rows_of(runs, (*METRICS, "ood_auroc", "seconds"))
     write_comparison(files, "cifar10", options.seeds, rows, runs)
 

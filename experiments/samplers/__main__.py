@@ -20,6 +20,7 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from experiments.simulation1.__main__ import STUDENT
 from experiments.simulation1.design import DESIGN
 from experiments.simulation_study import CONFIG
 from experiments.simulations import Simulation, simulation_draws
-from experiments.study import markdown_table, results_files, rows_of, study_parser, summary, write_results
+from experiments.study import kept, markdown_table, results_files, rows_of, study_parser, summary, write_results
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
@@ -69,13 +70,13 @@ AUTHORS = "SGLD as the authors run it"
 
 def main() -> None:
     """Run every seed, and write and print the table."""
-    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and chains")
     options = parser.parse_args()
     files = results_files(options)
     runs = []
     for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds), strict=True):
-        for row in run_draw(seed, draw.with_labels(NUM_LABELS)):
+        for row in kept(options.runs, f"draw_{seed}", partial(run_draw, seed, draw.with_labels(NUM_LABELS))):
             runs.append(row)
             print(seed, row["method"], {name: round(row[name], 4) for name in COLUMNS}, flush=True)
     rows = rows_of(runs, COLUMNS)

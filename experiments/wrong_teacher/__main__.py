@@ -24,6 +24,7 @@ import numpy as np
 from experiments.methods import draws_of
 from experiments.study import (
     METRICS,
+    kept,
     markdown_table,
     results_files,
     rows_of,
@@ -53,7 +54,7 @@ WITHOUT, WITH, ENTROPY = "its teachers", "and a wrong one", "and a wrong one, en
 
 def main() -> None:
     """Run every task and seed, and write and print the tables."""
-    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="draws, or folds of DeepLoc")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     options = parser.parse_args()
@@ -62,7 +63,8 @@ def main() -> None:
     for name in options.tasks:
         make_task, student = TASKS[name]
         for seed in options.seeds:
-            for run in compare(make_task(seed), student, seed):
+            compute = partial(lambda make, student, seed: compare(make(seed), student, seed), make_task, student, seed)
+            for run in kept(options.runs, f"{name}_{seed}", compute):
                 runs.append({"seed": seed, **run, "method": f"{name}: {run['method']}"})
                 print(runs[-1], flush=True)
     rows = rows_of(runs, tuple(METRICS))

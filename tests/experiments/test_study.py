@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.study import markdown_table, rows_of, summary, titled
+from experiments.study import kept, markdown_table, rows_of, summary, titled
 
 RUNS = [
     {"method": "student", "accuracy": 0.5, "negative_log_likelihood": 1.0},
@@ -33,3 +33,15 @@ def test_a_table_leaves_out_what_there_is_not(rows):
     assert lines[0] == "| | accuracy | NLL |"
     assert lines[2] == "| student | 0.60 ± 0.14 | 1.50 ± 0.71 |"
     assert lines[3] == "| teacher | 0.90 ± 0.00 |  |"
+
+
+def test_what_is_kept_is_not_computed_again(tmp_path):
+    asked = []
+
+    def compute():
+        asked.append(1)
+        return [{"method": "student", "accuracy": 0.1 + 0.2}]
+
+    runs = [kept(folder, "seed_0", compute) for folder in (tmp_path / "runs", tmp_path / "runs", None)]
+    assert runs == [[{"method": "student", "accuracy": 0.1 + 0.2}]] * 3  # to the bit
+    assert len(asked) == 2  # once for the folder, and once where there is none
