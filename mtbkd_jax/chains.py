@@ -1,16 +1,29 @@
-"""How chains are laid out over the devices of a machine."""
+"""How chains, and the data that they see, are laid out over devices.
+
+    axis "chain"    each device has chains of its own, which need nothing of each other
+    axis "data"     devices that share a chain have blocks of the data each, and add up what their rows say
+
+What comes out depends on the blocks that the data were cut into, and not on how many devices they lie on, but for the
+order in which a sum is rounded.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.noise import noise_key
 from mtbkd_jax.types import Batch, Key
+
+DATA_AXIS = "data"
+EVERYWHERE = P()
 
 
 class BatchKey(NamedTuple):
@@ -34,15 +47,49 @@ DrawBatch = Callable[[BatchKey, Any], Batch]
 """``(key, data) -> batch``."""
 
 
-def chain_mesh(num_chains: int) -> Mesh:
-    """One axis named "chain" over as many local devices as share the chains out evenly."""
-    devices = jax.local_devices()
-    count = max(d for d in range(1, len(devices) + 1) if num_chains % d == 0)
-    return Mesh(np.asarray(devices[:count]), ("chain",))
+def chain_mesh(num_chains: int, num_blocks: int = 1, *, is_global: bool = False) -> Mesh:
+    """As many devices as share out chains, and blocks of data, evenly; chains come first, since they do not talk.
+
+    Args:
+      num_chains: chains.
+      num_blocks: blocks that the data are cut into.
+      is_global: whether the devices of all processes take part, and not those of this one alone.
+
+    Raises:
+      InputError: if the devices of all processes are to take part, and those of one would be idle.
+    """
+    devices = jax.devices() if is_global else jax.local_devices()
+    chain, data = shape_of_mesh(num_chains, num_blocks, num_devices=len(devices))
+    chosen = devices[: chain * data]
+    if is_global and len({device.process_index for device in chosen}) < jax.process_count():
+        found = f"{num_chains} chains and {num_blocks} blocks of data for {len(devices)} devices"
+        expected = f"numbers that share out over the devices of all {jax.process_count()} processes"
+        raise InputError("sampling", "num_chains", found, expected, "Take a multiple of the number of devices.")
+    return Mesh(np.asarray(chosen).reshape(chain, data), ("chain", DATA_AXIS))
 
 
-def over_chains(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+def shape_of_mesh(num_chains: int, num_blocks: int, *, num_devices: int) -> tuple[int, int]:
+    """Devices along both axes.
+
+    >>> shape_of_mesh(4, 8, num_devices=8)
+    (4, 2)
+    """
+    shapes = [
+        (chain, data)
+        for chain in range(1, num_devices + 1)
+        for data in range(1, num_devices // chain + 1)
+        if num_chains % chain == 0 and num_blocks % data == 0
+    ]
+    return max(shapes, key=lambda shape: (shape[0] * shape[1], shape[0]))
+
+
+def over_chains(
+    function: Callable[[Any, Any], Any], mesh: Mesh, *, of_shared: Any = EVERYWHERE
+) -> Callable[[Any, Any], Any]:
     """Run ``function(chain, shared)`` for every chain: arrays of ``chain`` and of the result are stacked over chains.
+
+    Everything in ``shared`` is given to every chain as a whole, but for what ``of_shared``, a tree of specifications
+    like it, says lies in blocks along the data axis.
 
     On a CPU the chains of a device run one after the other, so that a chain is computed by the same matrix products, to
     the bit, however many others share its device; a batched product may sum in another order, and is no faster there.
@@ -60,7 +107,7 @@ def over_chains(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[An
 
         return jax.lax.map(one, chains) if on_cpu else jax.vmap(one)(chains)
 
-    return jax.shard_map(on_device, mesh=mesh, in_specs=(P("chain"), P()), out_specs=P("chain"), check_vma=False)
+    return jax.shard_map(on_device, mesh=mesh, in_specs=(P("chain"), of_shared), out_specs=P("chain"), check_vma=False)
 
 
 def with_own(data: Any, own: Any) -> Any:
@@ -76,9 +123,41 @@ def keys_of_step(chain_key: Key, step: Any) -> tuple[BatchKey, Key]:
 
 def copy_to_chains(tree: Any, mesh: Mesh) -> Any:
     """A copy of ``tree``, stacked over chains, with each device holding its own chains; the copy may be donated."""
-    return jax.device_put(tree, NamedSharding(mesh, P("chain")), may_alias=False)
+    return _copy(tree, NamedSharding(mesh, P("chain")))
 
 
 def copy_to_all(tree: Any, mesh: Mesh) -> Any:
     """``tree`` on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    return _copy(tree, NamedSharding(mesh, EVERYWHERE))
+
+
+def spec_of_data(num_blocks: int) -> P:
+    """Rows in blocks along the data axis; all rows on every device where there is one block."""
+    return P(DATA_AXIS) if num_blocks > 1 else EVERYWHERE
+
+
+def copy_data(data: Any, mesh: Mesh, num_blocks: int) -> Any:
+    """``data``, whose leading axes run over the rows of all blocks, with each device holding its own blocks."""
+    return _copy(data, NamedSharding(mesh, spec_of_data(num_blocks)))
+
+
+def on_this_host(tree: Any) -> Any:
+    """``tree`` as NumPy arrays; every process gets all of them."""
+    is_here = all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+    return jax.tree.map(np.asarray, tree) if is_here else multihost_utils.process_allgather(tree, tiled=True)
+
+
+def _copy(tree: Any, sharding: NamedSharding) -> Any:
+    """A copy of ``tree``; where it lies with several processes, which all have it, each copies its own part."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding, may_alias=False)
+
+    def copy(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(copy(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jnp.copy(jax.device_put(leaf, sharding))
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(copy, tree)

@@ -27,6 +27,8 @@ class SamplingConfig:
       num_draws: draws kept of each chain.
       thinning: steps from one draw to the next.
       batch_size: examples in a minibatch.
+      num_data_blocks: blocks that the examples are cut into, so that devices which the chains leave over share the
+        gradients of every step: as many as there are such devices. A minibatch has the same rows from each of them.
       step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest
         curvature; the leapfrog is stable below 2. Steps are shorter where minibatches would heat the chain by more
         than a tenth of its temperature.
@@ -47,6 +49,7 @@ class SamplingConfig:
     num_draws: int = 100
     thinning: int = 200
     batch_size: int = 128
+    num_data_blocks: int = 1
     step_fraction: float = STEP_FRACTION
     schedule: ScheduleName = "constant"
     num_cycles: int = 4
@@ -100,7 +103,7 @@ def check_sampling(sampling: SamplingConfig) -> None:
         check_one_of(get_args(allowed), "sampling", name, getattr(sampling, name))
     is_adapted = sampling.sampler in ADAPTED_SAMPLERS
     names = "num_chains", "num_mode_steps", "num_draws", "thinning", "batch_size", "num_cycles", "num_leapfrog_steps"
-    check_whole("sampling", 1, **{name: getattr(sampling, name) for name in names})
+    check_whole("sampling", 1, **{name: getattr(sampling, name) for name in (*names, "num_data_blocks")})
     check_whole("sampling", 1 if is_adapted else 0, num_burn_in=sampling.num_burn_in)
     check_positive(step_fraction=sampling.step_fraction)
     if not 0 < sampling.momentum_decay <= 1:

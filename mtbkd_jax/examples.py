@@ -82,30 +82,114 @@ def stratified_minibatch(
     Raises:
       InputError: if ``batch_size`` is not positive, or less than one row a stratum.
     """
+    if batch_size >= num_labelled + num_unlabelled:
+        return full_batch
+    sizes = num_labelled, num_unlabelled
+    counts = _counts_of_strata(*sizes, batch_size)
+    weights = _weights_of_strata(sizes, counts)
+
+    def draw(key: BatchKey, examples: Examples) -> WeightedExamples:
+        return WeightedExamples(_rows_of(examples, _rows_of_strata(key, sizes, counts)), jnp.asarray(weights))
+
+    return draw
+
+
+def in_blocks(examples: Examples, num_blocks: int) -> WeightedExamples:
+    """All of the data, dealt into blocks of equal size that lie one after the other, each with its labelled rows first.
+
+    Where a block would be a row short it has another block's row once more, with no weight.
+
+    Args:
+      examples: those with a label first.
+      num_blocks: blocks; the rows stay in their order where there is one.
+    """
+    num_labelled, num_rows = int((examples.labels >= 0).sum()), examples.labels.shape[0]
+    dealt = [
+        np.arange(start, start + -(-size // num_blocks) * num_blocks).reshape(-1, num_blocks).T
+        for start, size in ((0, num_labelled), (num_labelled, num_rows - num_labelled))
+    ]
+    is_real = np.concatenate([dealt[0] < num_labelled, dealt[1] < num_rows], axis=1).reshape(-1)
+    ends = num_labelled - 1, num_rows - 1
+    rows = np.concatenate([np.minimum(*pair) for pair in zip(dealt, ends, strict=True)], axis=1).reshape(-1)
+    return WeightedExamples(_rows_of(examples, rows), jnp.asarray(is_real, jnp.float32))
+
+
+def all_blocks(key: object, data: WeightedExamples) -> WeightedExamples:
+    """``full_batch`` of data in blocks."""
+    del key
+    return data
+
+
+def minibatch_of_blocks(
+    labels: Int[Array, " examples"], batch_size: int, num_blocks: int
+) -> Callable[[BatchKey, WeightedExamples], WeightedExamples]:
+    """``minibatch_for`` of data ``in_blocks``: the same rows from each block, of as many blocks as a device holds.
+
+    Args:
+      labels: of the examples, before they were dealt.
+      batch_size: rows drawn from all blocks together; rounded up to the same number for each.
+      num_blocks: blocks.
+    """
+    num_labelled = int((labels >= 0).sum())
+    return _block_minibatch(num_labelled, labels.shape[0] - num_labelled, batch_size, num_blocks)
+
+
+@cache
+def _block_minibatch(
+    num_labelled: int, num_unlabelled: int, batch_size: int, num_blocks: int
+) -> Callable[[BatchKey, WeightedExamples], WeightedExamples]:
+    if batch_size >= num_labelled + num_unlabelled:
+        return all_blocks
+    sizes, counts = (
+        tuple(-(-number // num_blocks) for number in numbers)
+        for numbers in (
+            (num_labelled, num_unlabelled),
+            _counts_of_strata(num_labelled, num_unlabelled, batch_size),
+        )
+    )
+    weights = _weights_of_strata(sizes, counts)
+
+    def draw(key: BatchKey, data: WeightedExamples) -> WeightedExamples:
+        num_held = data.weights.shape[0] // sum(sizes)
+        starts = sum(sizes) * jnp.arange(num_held)
+        rows = (starts[:, None] + _rows_of_strata(key, sizes, counts)[None]).reshape(-1)
+        batch = _rows_of(data, rows)
+        return batch._replace(weights=batch.weights * jnp.tile(weights, num_held))
+
+    return draw
+
+
+def _counts_of_strata(num_labelled: int, num_unlabelled: int, batch_size: int) -> tuple[int, int]:
+    """How many rows of a batch are drawn from each stratum."""
     check_positive(batch_size=batch_size)
     if batch_size == 1 and num_labelled > 0 and num_unlabelled > 0:
         expected = "two or more: an example with a label and one without"
         raise InputError("stratified_minibatch", "batch_size", "1", expected, "Take larger batches.")
-    if batch_size >= num_labelled + num_unlabelled:
-        return full_batch
     from_labelled = min(num_labelled, max(batch_size // 2, batch_size - num_unlabelled))
-    from_unlabelled = min(batch_size - from_labelled, num_unlabelled)
+    return from_labelled, min(batch_size - from_labelled, num_unlabelled)
 
-    weights = np.repeat(
-        np.array([num_labelled / max(from_labelled, 1), num_unlabelled / max(from_unlabelled, 1)], np.float32),
-        [from_labelled, from_unlabelled],
+
+def _weights_of_strata(sizes: tuple[int, ...], counts: tuple[int, ...]) -> np.ndarray:
+    """Of each row of a batch."""
+    ratios = [size / max(count, 1) for size, count in zip(sizes, counts, strict=True)]
+    return np.repeat(np.array(ratios, np.float32), counts)
+
+
+def _rows_of_strata(key: BatchKey, sizes: tuple[int, ...], counts: tuple[int, ...]) -> Int[Array, " rows"]:
+    """Rows of a batch, where the strata lie one after the other."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    streams = jax.random.split(key.stream, len(sizes))
+    return jnp.concatenate(
+        [
+            start + rows_of_epoch(key._replace(stream=stream), size, count)
+            for start, stream, size, count in zip(starts, streams, sizes, counts, strict=True)
+        ]
     )
 
-    def draw(key: BatchKey, examples: Examples) -> WeightedExamples:
-        labelled_stream, unlabelled_stream = jax.random.split(key.stream)
-        labelled = rows_of_epoch(key._replace(stream=labelled_stream), num_labelled, from_labelled)
-        unlabelled = rows_of_epoch(key._replace(stream=unlabelled_stream), num_unlabelled, from_unlabelled)
-        rows = jnp.concatenate([labelled, num_labelled + unlabelled])
-        # The rows are in bounds by construction; saying so spares a clamp for each gathered array.
-        batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), examples)
-        return WeightedExamples(batch, jnp.asarray(weights))
 
-    return draw
+def _rows_of(data: Any, rows: Array | np.ndarray) -> Any:
+    # The rows are in bounds by construction; saying so spares a clamp for each gathered array.
+    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), data)
 
 
 def minibatch_for(labels: Int[Array, " examples"], batch_size: int) -> Callable[[BatchKey, Examples], WeightedExamples]:

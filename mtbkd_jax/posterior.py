@@ -15,9 +15,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from mtbkd_jax.chains import BatchKey, DrawBatch
+from mtbkd_jax.chains import DATA_AXIS, BatchKey, DrawBatch
 from mtbkd_jax.examples import Examples, WeightedExamples
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_scale
@@ -33,6 +34,7 @@ def log_posterior(
     per_example: Sequence[PerExampleTerm],
     per_parameters: Sequence[PerParametersTerm] = (),
     chunk_size: int | None = None,
+    over_devices: bool = False,
 ) -> MinibatchLogDensity:
     """Add the terms up to ``(params, batch) -> log density`` in nats, up to a constant.
 
@@ -42,6 +44,8 @@ def log_posterior(
       per_parameters: terms ``params -> scalar``.
       chunk_size: rows evaluated at a time where a full batch does not fit in memory; the gradient recomputes the
         chunk's activations instead of keeping them. None takes all rows at once.
+      over_devices: whether every device along the data axis of a mesh (``chains``) has rows of its own, whose sums are
+        to be added up; for calls inside of ``over_chains`` alone.
     """
 
     def batch_sum(params: Params, batch: WeightedExamples) -> Scalar:
@@ -56,12 +60,37 @@ def log_posterior(
 
         return jax.lax.scan(add_chunk, jnp.zeros(()), _in_chunks(batch, chunk_size))[0]
 
-    sum_over_batch = batch_sum if chunk_size is None else partial(chunked_sum, chunk_size=chunk_size)
+    sum_over_batch: MinibatchLogDensity = (
+        batch_sum if chunk_size is None else partial(chunked_sum, chunk_size=chunk_size)
+    )
+    if over_devices:
+        sum_over_batch = _added_up(sum_over_batch)
 
     def log_density(params: Params, batch: WeightedExamples) -> Scalar:
         return sum_over_batch(params, batch) + sum(term(params) for term in per_parameters)
 
     return log_density
+
+
+def _added_up(sum_over_rows: MinibatchLogDensity) -> MinibatchLogDensity:
+    """The sum over the rows of all devices; it and its gradient take one exchange between these together."""
+
+    def exchange(tree: Any) -> Any:
+        flat, unravel = ravel_pytree(tree)
+        return unravel(jax.lax.psum(flat, DATA_AXIS))
+
+    @jax.custom_vjp
+    def total(params: Params, batch: WeightedExamples) -> Scalar:
+        return exchange(sum_over_rows(params, batch))
+
+    def forward(params: Params, batch: WeightedExamples) -> tuple[Scalar, Params]:
+        return exchange(jax.value_and_grad(sum_over_rows)(params, batch))
+
+    def backward(gradient: Params, slope: Scalar) -> tuple[Params, None]:
+        return tree_scale(slope, gradient), None  # the data are no variables
+
+    total.defvjp(forward, backward)
+    return total
 
 
 def linearised_curvature(

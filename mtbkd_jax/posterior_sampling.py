@@ -21,7 +21,7 @@ Stacking of all chains, whatever their component, can be asked for instead.
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,15 @@ from mtbkd_jax.evidence import (
     laplace_evidence,
     tempered_evidence,
 )
-from mtbkd_jax.examples import Examples, full_batch, minibatch_for
+from mtbkd_jax.examples import (
+    Examples,
+    WeightedExamples,
+    all_blocks,
+    full_batch,
+    in_blocks,
+    minibatch_for,
+    minibatch_of_blocks,
+)
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.prediction import flatten_chains, flatten_weights, predictive_log_probs
@@ -157,7 +165,9 @@ def sample_posterior(
     components, log_prior_weights = prior_components(
         lessons.centers, settings, defensive_weight=config.defensive_weight
     )
-    posterior = component_posterior(student, settings, softening=config.softening)
+    posterior = component_posterior(
+        student, settings, softening=config.softening, over_devices=sampling.num_data_blocks > 1
+    )
     likelihood = distillation_likelihood(student, settings, softening=config.softening)
     minibatch = minibatch_for(examples.labels, sampling.batch_size)
 
@@ -204,9 +214,7 @@ def sample_posterior(
     sampler, step_size = _sampler_and_step_size(
         posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), float(jnp.max(noises))
     )
-    run = _run_chains(
-        chain_key, sampler, step_size, modes, examples, own, sampling, minibatch, sink, checkpoints, progress
-    )
+    run = _run_chains(chain_key, sampler, step_size, modes, examples, own, sampling, sink, checkpoints, progress)
 
     alive = component_of_chain[run.failed_at < 0]
     positions = run.positions if sink is None else sink.positions()
@@ -231,7 +239,6 @@ def _run_chains(
     examples: Examples,
     components: Component,
     sampling: SamplingConfig,
-    minibatch: DrawBatch,
     sink: DrawSink | None,
     checkpoints: ChainCheckpoints | None,
     progress: Progress | None,
@@ -239,33 +246,36 @@ def _run_chains(
     """Warm up the chains that need it, and sample."""
     init_key, warm_up_key, chain_key = jax.random.split(key, 3)
     states = start_chains(sampler, modes, init_key)
+    num_blocks = sampling.num_data_blocks
+    shared: dict[str, Any] = {
+        "data": in_blocks(examples, num_blocks),
+        "own_data": components,
+        "num_blocks": num_blocks,
+    }
     if sampling.sampler in ADAPTED_SAMPLERS:
-        draw_batch, num_burn_in = with_component(full_batch), 0
+        shared["draw_batch"], num_burn_in = with_component(all_blocks), 0
         states, step_sizes = warm_up(
             sampler,
             states,
             key=warm_up_key,
-            data=examples,
-            own_data=components,
-            draw_batch=draw_batch,
             num_steps=sampling.num_burn_in,
             initial_step_size=step_size,
+            **shared,
         )
         schedule = constant(step_sizes)
     else:
-        draw_batch, num_burn_in = with_component(minibatch), sampling.num_burn_in
+        minibatch = minibatch_of_blocks(examples.labels, sampling.batch_size, num_blocks)
+        shared["draw_batch"], num_burn_in = with_component(minibatch), sampling.num_burn_in
         schedule = _schedule(sampling, step_size)
     return sample_chains(
         sampler,
         states,
         key=chain_key,
-        data=examples,
-        own_data=components,
-        draw_batch=draw_batch,
         step_size=schedule,
         num_draws=sampling.num_draws,
         num_burn_in=num_burn_in,
         thinning=sampling.thinning,
+        **shared,
         sink=sink,
         checkpoints=checkpoints,
         progress=progress,
@@ -430,7 +440,7 @@ def _starts_of_components(lessons: Lessons) -> Params:
 def with_component(draw_batch: DrawBatch) -> DrawBatch:
     """``draw_batch`` for a chain that has a component to itself."""
 
-    def draw(key: BatchKey, data: tuple[Examples, Component]) -> ComponentBatch:
+    def draw(key: BatchKey, data: tuple[Examples | WeightedExamples, Component]) -> ComponentBatch:
         examples, component = data
         return ComponentBatch(draw_batch(key, examples), component)
 

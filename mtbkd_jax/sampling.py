@@ -14,10 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 from jaxtyping import Array, Int
 
-from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains, with_own
+from mtbkd_jax.chains import (
+    EVERYWHERE,
+    DrawBatch,
+    chain_mesh,
+    copy_data,
+    copy_to_all,
+    copy_to_chains,
+    keys_of_step,
+    on_this_host,
+    over_chains,
+    spec_of_data,
+    with_own,
+)
 from mtbkd_jax.checkpoints import ChainCheckpoints
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.errors import InputError
@@ -119,6 +132,7 @@ def sample_chains(
     thinning: int = 1,
     chunk_size: int = 100,
     own_data: Any = None,
+    num_blocks: int = 1,
     explorer: Sampler | None = None,
     sink: DrawSink | None = None,
     checkpoints: ChainCheckpoints | None = None,
@@ -145,6 +159,9 @@ def sample_chains(
       thinning: every how many (sampling) steps a draw is kept.
       chunk_size: draws between two visits of the host; memory on the device holds that many.
       own_data: what each chain has to itself, stacked over chains, such as the component that it samples.
+      num_blocks: blocks of equal size that the rows of ``data`` lie in, one block after the other, so that devices
+        which the chains leave over may share them; then the sampler's log density adds up what the devices say, and
+        ``draw_batch`` draws from the blocks of one device.
       explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same
         kind; None takes the same sampler everywhere.
       sink: where the draws go; None keeps them in memory.
@@ -165,8 +182,8 @@ def sample_chains(
     schedule: Any = step_size if isinstance(step_size, Partial | Cyclical) else Partial(step_size)
     _check_schedule(schedule, num_chains, explorer)
 
-    mesh = chain_mesh(num_chains)
-    shared = copy_to_all((key, data, schedule), mesh)
+    mesh = chain_mesh(num_chains, num_blocks, is_global=True)
+    shared = (copy_data(data, mesh, num_blocks), *copy_to_all((key, schedule), mesh))
     chunk_size = min(chunk_size, num_draws)
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
     chunks = list(_plan(kept_steps, num_burn_in, chunk_size, thinning))
@@ -197,6 +214,7 @@ def sample_chains(
                 explorer=explorer,
                 draw_batch=draw_batch,
                 mesh=mesh,
+                spec_of_data=spec_of_data(num_blocks),
             )
             is_due = checkpoints is not None and checkpoints.is_due()
             # The next call takes the buffers over, so that what is saved meanwhile is a copy.
@@ -209,7 +227,7 @@ def sample_chains(
     failed_at, last_states = np.asarray(saved.failed_at), chains.state
     for number, chunk, draws, last_states, to_save in _one_behind(compute()):  # noqa: B007
         positions, info = _on_host((draws.positions, draws.info), len(chunk.gaps))
-        failed_at = np.asarray(draws.failed_at)
+        failed_at = on_this_host(draws.failed_at)
         _check_any_alive(failed_at)
         if chunk.is_kept:
             receiver.append(positions, info.log_density, failed_at)
@@ -227,18 +245,27 @@ def sample_chains(
     return ChainRun(memory.stacked(alive) if sink is None else sink, info, failed_at, last_states)
 
 
-@partial(jax.jit, static_argnames=("sampler", "explorer", "draw_batch", "mesh"), donate_argnames="chains")
+@partial(
+    jax.jit, static_argnames=("sampler", "explorer", "draw_batch", "mesh", "spec_of_data"), donate_argnames="chains"
+)
 def _advance_chains(
-    chains: _Chain, shared: Any, *, sampler: Sampler, explorer: Sampler | None, draw_batch: DrawBatch, mesh: Mesh
+    chains: _Chain,
+    shared: Any,
+    *,
+    sampler: Sampler,
+    explorer: Sampler | None,
+    draw_batch: DrawBatch,
+    mesh: Mesh,
+    spec_of_data: P,
 ) -> tuple[_Chain, _Draws]:
     advance = partial(_advance_chain, sampler=sampler, explorer=explorer, draw_batch=draw_batch)
-    return over_chains(advance, mesh)(chains, shared)
+    return over_chains(advance, mesh, of_shared=(spec_of_data, *[EVERYWHERE] * (len(shared) - 1)))(chains, shared)
 
 
 def _advance_chain(
     chain: _Chain, shared: Any, *, sampler: Sampler, explorer: Sampler | None, draw_batch: DrawBatch
 ) -> tuple[_Chain, _Draws]:
-    key, data, schedule, first_step, gaps, num_draws = shared
+    data, key, schedule, first_step, gaps, num_draws = shared
     chain_key = jax.random.fold_in(key, chain.number)
     data = with_own(data, chain.own)
 
@@ -317,7 +344,7 @@ def _joined(infos: list[SamplerInfo]) -> SamplerInfo:
 
 
 def _on_host(rows: Any, count: int) -> Any:
-    return jax.tree.map(lambda row: np.asarray(row)[:, :count], rows)
+    return jax.tree.map(lambda row: row[:, :count], on_this_host(rows))
 
 
 class _Memory:

@@ -132,10 +132,10 @@ def distillation_posterior(
 
 
 def distillation_likelihood(
-    student: Student, settings: PosteriorSettings, *, softening: float = 1.0
+    student: Student, settings: PosteriorSettings, *, softening: float = 1.0, over_devices: bool = False
 ) -> MinibatchLogDensity:
     """Likelihood and function-space prior: all of the posterior but the weight-space prior."""
-    return log_posterior(student, per_example=_per_example(settings, softening))
+    return log_posterior(student, per_example=_per_example(settings, softening), over_devices=over_devices)
 
 
 def distillation_curvature(
@@ -146,10 +146,13 @@ def distillation_curvature(
 
 
 def component_posterior(
-    student: Student, settings: PosteriorSettings, *, softening: float = 1.0
+    student: Student, settings: PosteriorSettings, *, softening: float = 1.0, over_devices: bool = False
 ) -> MinibatchLogDensity:
-    """The posterior under one component of the weight-space prior alone, ``(params, ComponentBatch) -> nats``."""
-    likelihood = distillation_likelihood(student, settings, softening=softening)
+    """The posterior under one component of the weight-space prior alone, ``(params, ComponentBatch) -> nats``.
+
+    For ``over_devices`` see ``log_posterior``.
+    """
+    likelihood = distillation_likelihood(student, settings, softening=softening, over_devices=over_devices)
 
     def log_density(params: Params, batch: ComponentBatch) -> Scalar:
         offset = tree_add_scaled(params, -1.0, batch.component.center)

@@ -1,9 +1,15 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbkd_jax.chains import chain_mesh, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.chains import chain_mesh, copy_to_chains, keys_of_step, over_chains, shape_of_mesh
 from tests.samplers.digests import student_chains
 
 
@@ -36,3 +42,61 @@ def test_the_batched_form_for_accelerators_computes_the_same_chains(name, monkey
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one_by_one.positions, batched.positions
     )
+
+
+def draws_in_blocks(folder, *, num_devices, num_processes=1):
+    """What each process of ``chains_in_blocks`` says, and its draws."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(num_devices), "NPROC": "8", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for number in range(num_processes):
+        path = folder / f"{num_devices}_{num_processes}_{number}.npz"
+        command = [sys.executable, "-m", "tests.chains_in_blocks", str(path)]
+        if num_processes > 1:
+            command += [str(port), str(num_processes), str(number)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append((path, subprocess.Popen(command, env=environment, **pipes)))
+    results = []
+    for path, process in processes:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        with np.load(path) as arrays:
+            results.append((output.splitlines(), [arrays[name] for name in arrays.files]))
+    return results
+
+
+@pytest.fixture(scope="module")
+def draws_of_one_device(tmp_path_factory):
+    ((lines, draws),) = draws_in_blocks(tmp_path_factory.mktemp("one"), num_devices=1)
+    assert lines[0] == "{'chain': 1, 'data': 1}"
+    return draws
+
+
+def assert_same_draws(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        # 20 steps of float32, whose sums are taken in another order: a few units in the last place of numbers near one,
+        # and of log densities near a hundred.
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_devices_that_share_the_data_sample_the_same_chains(draws_of_one_device, tmp_path):
+    ((lines, draws),) = draws_in_blocks(tmp_path, num_devices=8)
+    assert_same_draws(draws, draws_of_one_device)
+    # One exchange a step, of the gradient with the log density, and among the devices of a chain alone.
+    assert lines[0] == "{'chain': 2, 'data': 4}"
+    assert lines[1] == "[('all-reduce', '{{0,1,2,3},{4,5,6,7}}')]"
+    assert lines[2] == "('cpu', 'cuda', 'tpu') 8"
+
+
+def test_processes_that_share_chains_and_data_sample_the_same_chains(draws_of_one_device, tmp_path):
+    for lines, draws in draws_in_blocks(tmp_path, num_devices=2, num_processes=2):
+        assert_same_draws(draws, draws_of_one_device)
+        assert "{'chain': 2, 'data': 2}" in lines
+
+
+def test_chains_come_first_and_data_share_what_is_left():
+    cases = {(4, 1): (4, 1), (8, 4): (8, 1), (3, 4): (3, 2), (6, 4): (2, 4), (1, 1): (1, 1)}
+    assert {case: shape_of_mesh(*case, num_devices=8) for case in cases} == cases

@@ -5,7 +5,16 @@ import pytest
 
 from mtbkd_jax.chains import BatchKey
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.examples import Examples, full_batch, labelled_first, rows_of_epoch, stratified_minibatch
+from mtbkd_jax.examples import (
+    Examples,
+    all_blocks,
+    full_batch,
+    in_blocks,
+    labelled_first,
+    minibatch_of_blocks,
+    rows_of_epoch,
+    stratified_minibatch,
+)
 from mtbkd_jax.samplers import sghmc
 from mtbkd_jax.sampling import sample_chains, start_chains
 from mtbkd_jax.schedules import constant
@@ -166,3 +175,45 @@ def test_a_batch_too_small_is_refused():
         stratified_minibatch(num_labelled=3, num_unlabelled=4, batch_size=0)
     with pytest.raises(InputError, match="batch_size: found 1, expected two or more"):
         stratified_minibatch(num_labelled=3, num_unlabelled=4, batch_size=1)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 4, 7])
+def test_blocks_are_of_one_size_and_hold_every_row_once(examples, num_blocks):
+    data = in_blocks(examples, num_blocks)
+    size = data.weights.shape[0] // num_blocks
+    has_label = np.asarray(data.examples.labels).reshape(num_blocks, size) >= 0
+    assert (has_label == has_label[:1]).all()  # as many labelled rows in each, and first
+    assert (np.diff(has_label[0].astype(int)) <= 0).all()
+    counts = np.zeros(NUM_EXAMPLES)
+    np.add.at(counts, np.asarray(data.examples.components["of_row"]), np.asarray(data.weights))
+    np.testing.assert_array_equal(counts, np.ones(NUM_EXAMPLES))
+    if num_blocks == 1:
+        jax.tree.map(np.testing.assert_array_equal, data.examples, examples)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 4, 7])
+@pytest.mark.parametrize("num_held", [1, 3])
+def test_what_devices_draw_from_their_blocks_is_unbiased_and_the_same_together(examples, num_blocks, num_held):
+    values = jax.random.normal(jax.random.key(1), (NUM_EXAMPLES,)) + jnp.arange(NUM_EXAMPLES) / 10
+    data = in_blocks(examples, num_blocks)
+    draw = minibatch_of_blocks(examples.labels, 8, num_blocks)
+    size = data.weights.shape[0] // num_blocks
+
+    def estimate(key, held):
+        batch = draw(BatchKey(key, 2), held)
+        return jnp.sum(batch.weights * values[batch.examples.components["of_row"]])
+
+    def of_devices(key):
+        starts = range(0, num_blocks, num_held)
+        held = [jax.tree.map(lambda leaf: leaf[start * size : (start + num_held) * size], data) for start in starts]  # noqa: B023
+        return sum(estimate(key, part) for part in held)
+
+    keys = jax.random.split(jax.random.key(2), 5000)
+    together = np.asarray(jax.jit(jax.vmap(of_devices))(keys))
+    whole = np.asarray(jax.jit(jax.vmap(lambda key: estimate(key, data)))(keys))
+    np.testing.assert_allclose(together, whole, rtol=1e-4)
+    assert abs(whole.mean() - float(values.sum())) < 4 * whole.std() / np.sqrt(whole.size)
+
+
+def test_a_batch_of_all_rows_is_all_blocks(examples):
+    assert minibatch_of_blocks(examples.labels, NUM_EXAMPLES, 4) is all_blocks

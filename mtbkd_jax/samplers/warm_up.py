@@ -14,9 +14,22 @@ from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.adaptation.window_adaptation import build_schedule
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains, with_own
+from mtbkd_jax.chains import (
+    EVERYWHERE,
+    DrawBatch,
+    chain_mesh,
+    copy_data,
+    copy_to_all,
+    copy_to_chains,
+    keys_of_step,
+    on_this_host,
+    over_chains,
+    spec_of_data,
+    with_own,
+)
 from mtbkd_jax.checks import check_positive
 from mtbkd_jax.samplers.base import Sampler
 from mtbkd_jax.tree import tree_size
@@ -32,6 +45,7 @@ def warm_up(
     draw_batch: DrawBatch,
     num_steps: int,
     own_data: Any = None,
+    num_blocks: int = 1,
     initial_step_size: float = 0.1,
     target_acceptance_rate: float = 0.8,
 ) -> tuple[Any, Float[Array, " chains"]]:
@@ -44,6 +58,7 @@ def warm_up(
       data: what ``draw_batch`` draws from.
       draw_batch: ``(key, data) -> batch``; all of the data, if the chain is to be exact.
       own_data: of each chain, as in ``sample_chains``.
+      num_blocks: of the data, as in ``sample_chains``.
       num_steps: steps of adaptation; fewer than 20 adapt the step size alone.
       initial_step_size: where the search for the step size starts.
       target_acceptance_rate: mean probability of acceptance to aim at.
@@ -58,20 +73,31 @@ def warm_up(
         num_steps=num_steps, initial_step_size=initial_step_size, target_acceptance_rate=target_acceptance_rate
     )
     num_chains = jax.tree.leaves(states)[0].shape[0]
-    mesh = chain_mesh(num_chains)
+    mesh = chain_mesh(num_chains, num_blocks, is_global=True)
     chains = copy_to_chains((jnp.arange(num_chains), own_data, states), mesh)
-    shared = (key, data, build_schedule(num_steps), float(initial_step_size), float(target_acceptance_rate))
-    return _adapt_chains(chains, copy_to_all(shared, mesh), sampler=sampler, draw_batch=draw_batch, mesh=mesh)
+    shared = (key, build_schedule(num_steps), float(initial_step_size), float(target_acceptance_rate))
+    adapted, step_sizes = _adapt_chains(
+        chains,
+        (copy_data(data, mesh, num_blocks), *copy_to_all(shared, mesh)),
+        sampler=sampler,
+        draw_batch=draw_batch,
+        mesh=mesh,
+        spec_of_data=spec_of_data(num_blocks),
+    )
+    return adapted, jnp.asarray(on_this_host(step_sizes))
 
 
-@partial(jax.jit, static_argnames=("sampler", "draw_batch", "mesh"))
-def _adapt_chains(chains: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch, mesh: Mesh) -> Any:
-    return over_chains(partial(_adapt_chain, sampler=sampler, draw_batch=draw_batch), mesh)(chains, shared)
+@partial(jax.jit, static_argnames=("sampler", "draw_batch", "mesh", "spec_of_data"))
+def _adapt_chains(
+    chains: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch, mesh: Mesh, spec_of_data: P
+) -> Any:
+    adapt = partial(_adapt_chain, sampler=sampler, draw_batch=draw_batch)
+    return over_chains(adapt, mesh, of_shared=(spec_of_data, *[EVERYWHERE] * (len(shared) - 1)))(chains, shared)
 
 
 def _adapt_chain(chain: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch) -> Any:
     index, own, state = chain
-    key, data, stages, initial_step_size, target_acceptance_rate = shared
+    data, key, stages, initial_step_size, target_acceptance_rate = shared
     chain_key = jax.random.fold_in(key, index)
     data = with_own(data, own)
     start_step_size, update_step_size, final_step_size = dual_averaging_adaptation(target_acceptance_rate)

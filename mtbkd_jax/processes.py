@@ -1,0 +1,65 @@
+"""Processes that sample together, on one machine or on many: joined before JAX is first used.
+
+Each runs the same program on the same arguments. What was learned before the chains start is learned by every process;
+the chains and the blocks of data are shared out over the devices of all (``chains``).
+"""
+
+from dataclasses import dataclass
+
+import jax
+
+from mtbkd_jax.checks import check_whole
+from mtbkd_jax.errors import InputError
+
+_SECONDS_UNTIL_LOST = 30
+"""A process that was silent for so long counts as dead, and the others stop; JAX says whose rank it was."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How the processes of a run find each other. All left out: this process is alone.
+
+    Attributes:
+      cluster: find the others by what SLURM, Kubernetes, Open MPI or a TPU pod says of them.
+      coordinator: otherwise, host and port of the first process, such as ``10.0.0.1:1234``.
+      num_processes: how many there are.
+      process_id: which one this is, from 0.
+    """
+
+    cluster: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+
+def join_processes(processes: Processes) -> None:
+    """Join the others; to be called before the first array is made, by JAX or by a library that is imported.
+
+    Raises:
+      InputError: if some of the numbers are left out, are out of range, or come with ``cluster``, or no cluster is
+        found.
+    """
+    explicit = processes.coordinator, processes.num_processes, processes.process_id
+    if not processes.cluster and explicit == (None, None, None):
+        return
+    found = f"cluster {processes.cluster}, coordinator {explicit[0]}, {explicit[1]} processes, this is {explicit[2]}"
+    expected = "a cluster alone, or a coordinator, how many processes there are, and which one this is"
+    if processes.cluster == (None not in explicit) or (processes.cluster and explicit != (None, None, None)):
+        raise InputError("processes", "coordinator", found, expected, "Give one or the other.")
+    if not processes.cluster:
+        assert processes.num_processes is not None  # checked above
+        assert processes.process_id is not None
+        check_whole("processes", 1, num_processes=processes.num_processes)
+        if not 0 <= processes.process_id < processes.num_processes:
+            raise InputError(
+                "processes",
+                "process_id",
+                f"{processes.process_id}",
+                f"0 to {processes.num_processes - 1}",
+                "Count from 0.",
+            )
+    try:
+        jax.distributed.initialize(*explicit, heartbeat_timeout_seconds=_SECONDS_UNTIL_LOST)
+    except (RuntimeError, ValueError) as error:
+        action = "Start all processes with the same numbers; outside of a cluster, give the three of them."
+        raise InputError("processes", "coordinator", str(error).partition("\n")[0], expected, action) from None
