@@ -10,7 +10,7 @@ A line of the log is a JSON object, written when a phase of the run begins and a
 and after a chunk of draws, of which a stretch of burn-in is one, also
 
     step, num_steps         done by each chain, and in all
-    steps_per_second        since the line before; null on the first line, whose time went into compiling as well
+    steps_per_second        over the last ten chunks; null for the first, whose time went into compiling as well
     num_draws, num_planned  draws kept of each chain, and in all
     log_density             mean over chains at the last draw, in nats
     acceptance_rate         mean over the chunk
@@ -27,6 +27,7 @@ import json
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -46,7 +47,7 @@ from mtbkd_jax.storage import finite_or_none
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 Line = dict[str, Any]
 
-_MOST_DRAWS_COMPARED = 1000
+_CHUNKS_OF_RATE, _MOST_DRAWS_COMPARED = 10, 1000
 _SCALARS = (
     "steps_per_second",
     "log_density",
@@ -69,26 +70,22 @@ class RunLog:
     def __init__(self, *writers: Callable[[Line], None]):
         self._writers = writers
         self._phase: str | None = None
-        self._before: tuple[int, float] | None = None
+        self._recent: deque[tuple[int, float]] = deque(maxlen=_CHUNKS_OF_RATE + 1)
 
     def begin(self, phase: str) -> None:
         """Begin a phase."""
-        self._phase, self._before = phase, None
+        self._phase = phase
+        self._recent.clear()
         self._write({})
 
     def report(self, report: ChunkReport) -> None:
         """Say how far the chains have come: a ``progress`` for ``sample_chains``."""
-        now = time.monotonic()
-        rate = None
-        if self._before is not None:
-            step, then = self._before
-            rate = (report.steps_done - step) / (now - then)
-        self._before = report.steps_done, now
+        self._recent.append((report.steps_done, time.monotonic()))
         self._write(
             {
                 "step": report.steps_done,
                 "num_steps": report.num_steps,
-                "steps_per_second": rate,
+                "steps_per_second": self._rate(),
                 "num_draws": report.num_draws,
                 "num_planned": report.num_planned,
                 "log_density": finite_or_none(report.mean_log_density),
@@ -98,6 +95,11 @@ class RunLog:
                 "r_hat": finite_or_none(r_hat_so_far(report)),
             }
         )
+
+    def _rate(self) -> float | None:
+        # Of one chunk alone it jumps: the host looks late at one that came while it compiled or wrote a checkpoint.
+        (first_step, first_time), (step, now) = self._recent[0], self._recent[-1]
+        return (step - first_step) / (now - first_time) if now > first_time else None
 
     def _write(self, content: Line) -> None:
         line = {

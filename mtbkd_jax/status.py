@@ -23,7 +23,7 @@ class Status(NamedTuple):
       num_planned: draws of each chain when it is finished; None before the first step.
       phase: what it is or was at; None where there is no log.
       written: time of the last line of the log.
-      seconds_left: of sampling, at the rate of the last chunk of draws; None where nothing is sampled or the rate is
+      seconds_left: of sampling, at the rate of the last chunks of draws; None where nothing is sampled or the rate is
         not known yet.
       chunk: what the log says of the last chunk of draws, as ``run_log`` has it.
     """

@@ -131,6 +131,18 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     assert read_log(tmp_path)[0]["r_hat"] is None
 
 
+def test_the_rate_is_that_of_the_last_ten_chunks(tmp_path, monkeypatch):
+    # A second for each of the first ten chunks, then two.
+    seconds = iter([*np.arange(11.0), *np.arange(12.0, 31.0, 2)])
+    monkeypatch.setattr("mtbkd_jax.run_log.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    with log_of_run(tmp_path, tensorboard=False) as log:
+        for number in range(21):
+            log.report(report_of(np.ones((2, 1)))._replace(steps_done=100 * number))
+    rates = [line["steps_per_second"] for line in read_log(tmp_path)]
+    assert rates[0] is None
+    assert (rates[1], rates[10], rates[20]) == (100.0, 100.0, 50.0)
+
+
 def test_r_hat_compares_chains_of_one_component_that_have_not_failed():
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(5, 100)) + np.array([0.0, 0.0, 50.0, 50.0, 9.0])[:, None]

@@ -1,5 +1,6 @@
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def shown(path, capsys):
 
 def test_a_run_that_is_written_has_a_rate_and_time_left(tmp_path, capsys, monkeypatch):
     seconds = iter([10.0, 15.0])
-    monkeypatch.setattr("mtbkd_jax.run_log.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("mtbkd_jax.run_log.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     with running(tmp_path), log_of_run(tmp_path, tensorboard=False) as log:
         log.begin("sampling")
         log.report(report(200))
