@@ -118,7 +118,10 @@ _NAMES_OF_MODULE = {
         "sghmc",
         "sgld",
     ),
-    "sampling": ("sample_chains",),
+    "sampling": (
+        "ChunkReport",
+        "sample_chains",
+    ),
     "selection": ("GivenSettings",),
     "settings": ("PosteriorSettings",),
     "students": (

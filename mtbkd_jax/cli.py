@@ -37,6 +37,8 @@ class Study:
     """Go on with the run in ``out`` if it was not finished, to the bit; where there is none, begin it."""
     checkpoint_seconds: float = 30.0
     """Least time from one checkpoint of the chains to the next."""
+    tensorboard: bool = False
+    """Write what ``log.jsonl`` of the run says as scalars for TensorBoard as well; needs the library tensorboardX."""
 
     def __call__(self) -> None:
         """Run the study."""
@@ -76,6 +78,8 @@ class Fit:
     """Go on with the run in ``out`` if it was not finished, to the bit; where there is none, begin it."""
     checkpoint_seconds: float = 30.0
     """Least time from one checkpoint of the chains to the next."""
+    tensorboard: bool = False
+    """Write what ``log.jsonl`` of the run says as scalars for TensorBoard as well; needs the library tensorboardX."""
 
     def __call__(self) -> None:
         """Run the distillation."""
@@ -131,12 +135,14 @@ class Status:
 
     run: tyro.conf.Positional[Path]
     """The run's directory."""
+    json: bool = False
+    """Say it as one JSON object, for programs."""
 
     def __call__(self) -> None:
         """Print it."""
-        from mtbkd_jax.jobs import print_status
+        from mtbkd_jax.status import print_status
 
-        print_status(self.run)
+        print_status(self.run, as_json=self.json)
 
 
 @dataclass(frozen=True)

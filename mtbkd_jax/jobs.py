@@ -1,6 +1,7 @@
 """The jobs behind the commands: from files to a run directory, and from there to predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.progress import progress_bar
+from mtbkd_jax.run_log import RunLog, check_tensorboard, log_of_run
 from mtbkd_jax.runs import (
     PosteriorResponsibilities,
     StudentConfig,
@@ -33,6 +35,7 @@ from mtbkd_jax.runs import (
     open_run,
     write_evaluation,
 )
+from mtbkd_jax.sampling import ChunkReport, Progress
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, num_parameters
 from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
@@ -45,7 +48,6 @@ from mtbkd_jax.unfinished import (
     draws_of_run,
     is_finished,
     mark_finished,
-    standing_of,
     unfinished_run,
 )
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
@@ -84,38 +86,44 @@ def fit(config: "Fit") -> None:
         if is_finished(path):
             console.print(f"{path} is finished: nothing is left to do.")
             return
-        console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
-        lessons, order, choice = learn(
-            learn_key,
-            inputs,
-            labels,
-            aligned.logits,
-            student,
-            teacher_softening=aligned.softening,
-            weighting=weighting,
-            given_centers=given_centers,
-            groups=dataset.groups,
-            config=config.distillation,
-            store=LearnedFiles(path / "learned"),
-        )
-        posterior = _sample(sample_key, path, student, lessons, choice, config.distillation, config.checkpoint_seconds)
-        result = Distillation(student, lessons, order, choice, posterior)
-        diagnostics, followed = finish_run(
-            path,
-            result,
-            student=config.student,
-            seed=config.seed,
-            ids=dataset.ids,
-            teacher_names=aligned.names,
-            class_names=class_names,
-            standardizer=standardizer,
-            digests=digests,
-            probes=inputs,
-        )
-        storage.write_json(
-            path / "metrics.json",
-            {"weighting": rule} | _metrics_of_fit(result) | _whom(result, followed, aligned.names, class_names),
-        )
+        with log_of_run(path, tensorboard=config.tensorboard) as log:
+            console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
+            log.begin("learning")
+            lessons, order, choice = learn(
+                learn_key,
+                inputs,
+                labels,
+                aligned.logits,
+                student,
+                teacher_softening=aligned.softening,
+                weighting=weighting,
+                given_centers=given_centers,
+                groups=dataset.groups,
+                config=config.distillation,
+                store=LearnedFiles(path / "learned"),
+            )
+            posterior = _sample(
+                sample_key, path, student, lessons, choice, config.distillation, config.checkpoint_seconds, log
+            )
+            log.begin("writing")
+            result = Distillation(student, lessons, order, choice, posterior)
+            diagnostics, followed = finish_run(
+                path,
+                result,
+                student=config.student,
+                seed=config.seed,
+                ids=dataset.ids,
+                teacher_names=aligned.names,
+                class_names=class_names,
+                standardizer=standardizer,
+                digests=digests,
+                probes=inputs,
+            )
+            storage.write_json(
+                path / "metrics.json",
+                {"weighting": rule} | _metrics_of_fit(result) | _whom(result, followed, aligned.names, class_names),
+            )
+            log.begin("finished")
         mark_finished(path)
     if config.weighting == "default" and rule == "entropy":
         console.print("There are too few labels to learn trust from: the teachers are weighed by their entropy.")
@@ -160,21 +168,6 @@ def evaluate_file(run: Path, data: Path, out: Path, *, outside: Path | None = No
     console.print(f"Wrote {path}")
 
 
-def print_status(run: Path) -> None:
-    """Say how far a run has come, and what to do about one that was interrupted."""
-    standing = standing_of(run)
-    console = Console()
-    if standing.is_finished:
-        console.print("Finished.")
-    elif standing.is_being_written:
-        console.print("Running.")
-    else:
-        console.print("Interrupted: give the command that began it again, with --resume.")
-    console.print(f"Weights, centers and settings are {'learned' if standing.is_learned else 'not learned yet'}.")
-    if standing.num_planned is not None:
-        console.print(f"{standing.num_draws} of {standing.num_planned} draws of each chain are on the disk.")
-
-
 def run_digits(config: "Study") -> None:
     """The main job: scikit-learn's digits, three expert teachers, a hundred labels."""
     console = Console()
@@ -183,17 +176,22 @@ def run_digits(config: "Study") -> None:
         if is_finished(path):
             console.print(f"{path} is finished: nothing is left to do.")
             return
-        _run_digits(config, path, console)
+        with log_of_run(path, tensorboard=config.tensorboard) as log:
+            _run_digits(config, path, console, log)
+            log.begin("finished")
         mark_finished(path)
 
 
 def _check_options(config: "Fit | Study") -> None:
     check_seed(config.seed, "--seed")
     check_not_negative(checkpoint_seconds=config.checkpoint_seconds)
+    if config.tensorboard:
+        check_tensorboard()
 
 
-def _run_digits(config: "Study", path: Path, console: Console) -> None:
+def _run_digits(config: "Study", path: Path, console: Console, log: RunLog) -> None:
     console.print("Training the teachers ...")
+    log.begin("training teachers")
     study = digits_study(seed=config.seed, num_labels=config.num_labels)
     standardizer = Standardizer.fit(study.pool_inputs)
     inputs, test_inputs = standardizer(study.pool_inputs), standardizer(study.test_inputs)
@@ -201,6 +199,7 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
     distillation_config = DistillationConfig()
 
     console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
+    log.begin("learning")
     keys = jax.random.split(jax.random.key(config.seed), 4)
     lessons, order, choice = learn(
         keys[0],
@@ -211,13 +210,15 @@ def _run_digits(config: "Study", path: Path, console: Console) -> None:
         config=distillation_config,
         store=LearnedFiles(path / "learned"),
     )
-    posterior = _sample(keys[1], path, student, lessons, choice, distillation_config, config.checkpoint_seconds)
-    with progress_bar("sampling without teachers") as progress:
+    posterior = _sample(keys[1], path, student, lessons, choice, distillation_config, config.checkpoint_seconds, log)
+    with _observed("sampling without teachers", log) as progress:
         plain = sample_posterior(
             keys[2], student, lessons, choice.no_teacher, config=distillation_config, progress=progress
         )
+    log.begin("classical distillation")
     classical = distil_classically(keys[3], student, lessons, distillation_config)
 
+    log.begin("writing")
     result = Distillation(student, lessons, order, choice, posterior)
     diagnostics, followed = finish_run(
         path,
@@ -290,13 +291,14 @@ def _sample(
     choice: Choice,
     config: DistillationConfig,
     checkpoint_seconds: float,
+    log: RunLog,
 ) -> SampledPosterior:
     """Sample the posterior of the settings chosen; the draws are on the disk, and so is where the chains stand."""
     sampling = config.sampling
     sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
     with (
         checkpoints_of_run(path, seconds_between=checkpoint_seconds) as checkpoints,
-        progress_bar("sampling") as progress,
+        _observed("sampling", log) as progress,
     ):
         return sample_posterior(
             key,
@@ -308,6 +310,19 @@ def _sample(
             checkpoints=checkpoints,
             progress=progress,
         )
+
+
+@contextmanager
+def _observed(phase: str, log: RunLog) -> Iterator[Progress]:
+    """What shows a phase of sampling on the terminal and writes it to the log."""
+    log.begin(phase)
+    with progress_bar(phase) as show:
+
+        def observe(report: ChunkReport) -> None:
+            show(report)
+            log.report(report)
+
+        yield observe
 
 
 def _weighting(config: "Fit", labels: np.ndarray, teacher_names: Sequence[str]) -> tuple[str, WeightingRule]:

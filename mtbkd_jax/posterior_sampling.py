@@ -205,6 +205,7 @@ def sample_posterior(
     least = 0.0 if sampling.chain_weighting == "stacking" else WORTH_SAMPLING
     sampled = worth_sampling(first_look.weights, sampling.num_chains, least)
     component_of_chain = sampled[np.arange(sampling.num_chains) % sampled.size]
+    progress = None if progress is None else _with_components_of_chains(progress, component_of_chain)
 
     own = tree_rows(components, component_of_chain)
     starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
@@ -280,6 +281,11 @@ def _run_chains(
         checkpoints=checkpoints,
         progress=progress,
     )
+
+
+def _with_components_of_chains(progress: Progress, component_of_chain: Int[np.ndarray, " chains"]) -> Progress:
+    """Tell the observer which chains sample the same law."""
+    return lambda report: progress(report._replace(component_of_chain=component_of_chain))
 
 
 def worth_sampling(

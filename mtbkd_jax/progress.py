@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from mtbkd_jax.sampling import Progress
+from mtbkd_jax.sampling import ChunkReport, Progress
 
 
 class _RateColumn(ProgressColumn):
@@ -25,8 +25,7 @@ def progress_bar(description: str, console: Console | None = None) -> Iterator[P
       console: where to draw; None is the standard error.
 
     Yields:
-      What ``sample_chains`` takes as its ``progress``: a function of the steps done, the steps in all and the log
-      density in nats.
+      What ``sample_chains`` takes as its ``progress``.
     """
     console = Console(stderr=True) if console is None else console
     columns = (
@@ -40,7 +39,7 @@ def progress_bar(description: str, console: Console | None = None) -> Iterator[P
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None, log_density=float("nan"))
 
-        def report(steps_done: int, num_steps: int, log_density: float) -> None:
-            bar.update(task, completed=steps_done, total=num_steps, log_density=log_density)
+        def show(report: ChunkReport) -> None:
+            bar.update(task, completed=report.steps_done, total=report.num_steps, log_density=report.mean_log_density)
 
-        yield report
+        yield show

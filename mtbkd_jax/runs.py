@@ -9,6 +9,7 @@
                            by class; component 0 is "nobody"
     RUN/diagnostics.json   whether the chains have mixed
     RUN/metrics.json       figures of merit, and whom the student follows
+    RUN/log.jsonl          what the run was at, as it went on
     RUN/figures/           PNG
 
 A finished directory is never written into again. What an unfinished one has besides, ``unfinished`` says.

@@ -39,8 +39,57 @@ from mtbkd_jax.schedules import Cyclical, Schedule
 from mtbkd_jax.tree import tree_is_finite, tree_where
 from mtbkd_jax.types import Key, Params
 
-Progress = Callable[[int, int, float], None]
-"""``(steps done, steps in all, mean log density of the last draw)``; called once a chunk."""
+
+class ChunkReport(NamedTuple):
+    """What an observer sees of chains on their way, once a chunk. What is averaged or counted leaves out failed chains.
+
+    Attributes:
+      steps_done: by each chain, burn-in included.
+      num_steps: of each chain, in all.
+      num_planned: draws of each chain, in all.
+      chunk: log density, acceptance rate and divergence at the draws of this chunk, ``[all chains, draws]``; a chunk of
+        burn-in counts as one draw.
+      kept: the same of all draws that were kept so far.
+      failed_at: as in ``ChainRun``.
+      component_of_chain: which chains sample the same law, ``[all chains]``; None where all do.
+    """
+
+    steps_done: int
+    num_steps: int
+    num_planned: int
+    chunk: SamplerInfo
+    kept: SamplerInfo
+    failed_at: Int[np.ndarray, " all_chains"]
+    component_of_chain: Int[np.ndarray, " all_chains"] | None = None
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of each chain that were kept so far."""
+        return self.kept.log_density.shape[1]
+
+    @property
+    def mean_log_density(self) -> float:
+        """Mean over chains at the last draw, in nats."""
+        return float(self.chunk.log_density[self.failed_at < 0, -1].mean())
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Mean over the chunk."""
+        return float(self.chunk.acceptance_rate[self.failed_at < 0].mean())
+
+    @property
+    def num_divergent(self) -> int:
+        """Draws that were kept so far with a divergent step since the draw before."""
+        return int(self.kept.is_divergent[self.failed_at < 0].sum())
+
+    @property
+    def num_failed(self) -> int:
+        """Chains that have failed."""
+        return int((self.failed_at >= 0).sum())
+
+
+Progress = Callable[[ChunkReport], None]
+"""An observer of chains on their way."""
 
 
 @runtime_checkable
@@ -223,7 +272,7 @@ def sample_chains(
 
     memory = _Memory()
     receiver = memory if sink is None else sink
-    infos = [_on_host(saved.info, num_kept)]
+    kept = _on_host(saved.info, num_kept)
     failed_at, last_states = np.asarray(saved.failed_at), chains.state
     for number, chunk, draws, last_states, to_save in _one_behind(compute()):  # noqa: B007
         positions, info = _on_host((draws.positions, draws.info), len(chunk.gaps))
@@ -231,17 +280,17 @@ def sample_chains(
         _check_any_alive(failed_at)
         if chunk.is_kept:
             receiver.append(positions, info.log_density, failed_at)
-            infos.append(info)
+            kept = _joined(kept, info)
         if progress is not None:
             steps_done = chunk.first_step + int(chunk.gaps.sum())
-            progress(steps_done, int(kept_steps[-1]), float(info.log_density[failed_at < 0, -1].mean()))
+            progress(ChunkReport(steps_done, int(kept_steps[-1]), num_draws, info, kept, failed_at))
         if checkpoints is not None and to_save is not None:
             # Of the same size however many draws there are, so that it can be read back.
-            info = _on_host(_joined([*infos, begun.info]), num_draws)
+            info = _on_host(_joined(kept, begun.info), num_draws)
             checkpoints.save(number, length, _Saved(to_save, failed_at, info))
 
     alive = failed_at < 0
-    info = jax.tree.map(lambda rows: jnp.asarray(rows[alive]), _joined(infos))
+    info = jax.tree.map(lambda rows: jnp.asarray(rows[alive]), kept)
     return ChainRun(memory.stacked(alive) if sink is None else sink, info, failed_at, last_states)
 
 
@@ -339,8 +388,8 @@ def _no_info(states: Any, num_chains: int, num_draws: int) -> SamplerInfo:
     return SamplerInfo(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
 
 
-def _joined(infos: list[SamplerInfo]) -> SamplerInfo:
-    return jax.tree.map(lambda *rows: np.concatenate(rows, axis=1), *infos)
+def _joined(first: SamplerInfo, then: SamplerInfo) -> SamplerInfo:
+    return jax.tree.map(lambda *rows: np.concatenate(rows, axis=1), first, then)
 
 
 def _on_host(rows: Any, count: int) -> Any:

@@ -5,6 +5,7 @@
     RUN/learned/         the weights of the teachers, the centers and the settings, once they are learned
     RUN/draws/           the draws so far
     RUN/checkpoints/     where the chains stand; removed as the last act
+    RUN/log.jsonl        what the run is at (``run_log``), and RUN/tensorboard/ with the same numbers if asked for
 
 What comes after the draws takes little time, and is done again.
 """
@@ -31,12 +32,13 @@ from mtbkd_jax.data import sha256_of_file
 from mtbkd_jax.distillation import Learned
 from mtbkd_jax.draws import DrawStore, count_draws, create_draws, open_draws
 from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.run_log import LOG, TENSORBOARD
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import named_leaves
 
 LOCK, CONFIG, CHECKPOINTS = ".lock", "config.json", "checkpoints"
-_OF_NO_CONSEQUENCE = ("out", "resume", "checkpoint_seconds")
+_OF_NO_CONSEQUENCE = ("out", "resume", "checkpoint_seconds", "tensorboard")
 _LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 3}
 
 
@@ -82,6 +84,8 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
             if is_new and not (path / "learned").exists():
                 # Refused before anything was computed: the same path will do when the mistake is corrected.
                 (path / "figures").rmdir()
+                (path / LOG).unlink(missing_ok=True)
+                shutil.rmtree(path / TENSORBOARD, ignore_errors=True)
                 (path / CONFIG).unlink()
             raise
 

@@ -13,7 +13,7 @@ import numpy as np
 from mtbkd_jax.checkpoints import ChainCheckpoints, PreemptedError
 from mtbkd_jax.draws import create_draws, open_draws
 from mtbkd_jax.samplers import sghmc
-from mtbkd_jax.sampling import sample_chains, start_chains
+from mtbkd_jax.sampling import ChunkReport, sample_chains, start_chains
 from mtbkd_jax.schedules import constant
 
 NUM_DRAWS, CHUNK, SECONDS_PER_CHUNK = 80, 2, 0.1
@@ -28,7 +28,7 @@ def main(path: Path) -> None:
         store = create_draws(path / "draws", template, num_chains=2, num_draws=NUM_DRAWS, draws_per_chunk=CHUNK)
     sampler = sghmc(lambda params, batch: -jnp.sum(params**2) / 2 + 0.0 * batch, friction=1.0)
 
-    def progress(*_: float) -> None:
+    def progress(_: ChunkReport) -> None:
         print("sampling", flush=True)
         time.sleep(SECONDS_PER_CHUNK)
 

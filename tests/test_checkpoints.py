@@ -38,7 +38,7 @@ def run(sampler, store, checkpoints=None, *, kill_after=None, thinning=3):
     """Six chunks of burn-in and six of draws, or until ``kill_after`` of them."""
     count = 0
 
-    def progress(*_):
+    def progress(_):
         nonlocal count
         count += 1
         if count == kill_after:

@@ -1,6 +1,7 @@
 """The commands, end to end on small files; every setting is given, so that nothing is searched."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from mtbkd_jax.cli import main
 from mtbkd_jax.draws import open_draws
 from mtbkd_jax.given_centers import write_params
+from mtbkd_jax.run_log import read_log
 from mtbkd_jax.runs import open_run
 from mtbkd_jax.students import mlp
 
@@ -46,7 +48,7 @@ def fit(files, out, *options):
 
 @pytest.fixture(scope="module")
 def run(files):
-    fit(files, files / "run")
+    fit(files, files / "run", "--tensorboard")
     return files / "run"
 
 
@@ -61,12 +63,41 @@ def test_fit_leaves_a_complete_run(run):
         "components.json",
         "teachers.npz",
         "draws",
+        "log.jsonl",
+        "tensorboard",
     }
     assert {path.name for path in (run / "figures").iterdir()} == {"responsibilities.png", "traces.png"}
     record = np.load(run / "teachers.npz")
     np.testing.assert_allclose(record["weights"].sum(1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(record["responsibilities"].sum(1), 1.0, rtol=1e-4)
     assert record["components"].tolist() == ["nobody", "good", "noisy"]
+
+
+def test_the_log_has_the_phases_of_a_run_and_what_became_of_its_chains(run):
+    lines = read_log(run)
+    assert [line["phase"] for line in lines] == ["learning", *4 * ["sampling"], "writing", "finished"]
+    chunks = [line for line in lines if "step" in line]
+    assert [(line["step"], line["num_draws"]) for line in chunks] == [(40, 0), (50, 0), (90, 20)]
+    assert {(line["num_steps"], line["num_planned"]) for line in chunks} == {(90, 20)}
+    components = json.loads((run / "diagnostics.json").read_text())["components"]
+    assert chunks[-1]["r_hat"] == pytest.approx(max(of["log_density_r_hat"] for of in components.values()))
+
+
+def test_status_of_a_finished_run(run, capsys):
+    main(["status", str(run)])
+    assert "finished" in capsys.readouterr().out
+    main(["status", str(run), "--json"])
+    status = json.loads(capsys.readouterr().out)
+    assert (status["state"], status["num_draws"], status["num_planned"]) == ("finished", 20, 20)
+    assert status["chunk"] == read_log(run)[4]
+
+
+def test_scalars_are_refused_at_once_where_their_library_is_missing(files, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(SystemExit):
+        fit(files, files / "no_library", "--tensorboard")
+    assert "pip install tensorboardX" in capsys.readouterr().err
+    assert not (files / "no_library").exists()
 
 
 def test_the_same_seed_repeats_the_run_to_the_bit(files, run):

@@ -34,7 +34,8 @@ def normalised(distribution: str) -> str:
 
 
 def test_every_imported_distribution_is_declared_and_the_reverse():
-    declared = {normalised(re.match(r"[\w.-]+", line)[0]) for line in PROJECT["dependencies"]}
+    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tensorboard"]
+    declared = {normalised(re.match(r"[\w.-]+", line)[0]) for line in lines}
     imported = set().union(*map(imported_modules, (REPOSITORY / "mtbkd_jax").rglob("*.py")))
     distributions = importlib.metadata.packages_distributions()
     needed = {normalised(distributions[name][0]) for name in imported - set(sys.stdlib_module_names) - {"mtbkd_jax"}}

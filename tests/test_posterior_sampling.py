@@ -251,8 +251,10 @@ def test_stacking_of_all_chains_samples_every_component(lessons):
     config = replace(CONFIG, sampling=sampling)
     # So far from most of the data that the evidence leaves them out.
     settings = PosteriorSettings(1.0, 5.0, 0.01, 1.0)
-    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=config)
+    reports = []
+    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=config, progress=reports.append)
     assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
+    assert reports[-1].component_of_chain.tolist() == posterior.component_of_chain.tolist()
     # Around narrow centers the prior's curvature outweighs any other; the wide component's mode is in a hilly place.
     assert posterior.is_damped.tolist() == [True, False, False, False]
     assert posterior.is_stacked

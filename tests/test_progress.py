@@ -1,14 +1,22 @@
 import io
 
+import numpy as np
 from rich.console import Console
 
 from mtbkd_jax.progress import progress_bar
+from mtbkd_jax.samplers import SamplerInfo
+from mtbkd_jax.sampling import ChunkReport
+
+
+def report(steps_done, log_density):
+    info = SamplerInfo(np.full((2, 1), log_density), np.ones((2, 1)), np.zeros((2, 1), bool))
+    return ChunkReport(steps_done, 200, 1, info, info, np.full(2, -1))
 
 
 def shown(console):
-    with progress_bar("Sampling", console) as report:
-        report(50, 200, -123.4)
-        report(200, 200, -120.0)
+    with progress_bar("Sampling", console) as show:
+        show(report(50, -123.4))
+        show(report(200, -120.0))
     return console.file.getvalue()
 
 

@@ -165,17 +165,30 @@ def test_wrong_counts_and_step_sizes_are_refused():
             run_in_well(jnp.zeros((2, 1)), **wrong)
 
 
-def test_progress_is_reported_once_a_chunk():
+def test_an_observer_is_told_once_a_chunk():
     reports = []
-    run = run_in_well(
-        jnp.zeros((2, 1)),
-        num_burn_in=5,
-        thinning=2,
-        chunk_size=4,
-        progress=lambda *report: reports.append(report),
-    )
-    assert [report[:2] for report in reports] == [(5, 17), (13, 17), (17, 17)]
-    assert reports[-1][2] == pytest.approx(float(run.info.log_density[:, -1].mean()))
+    run = run_in_well(jnp.zeros((2, 1)), num_burn_in=5, thinning=2, chunk_size=4, progress=reports.append)
+    assert [(report.steps_done, report.num_steps) for report in reports] == [(5, 17), (13, 17), (17, 17)]
+    assert [(report.num_draws, report.num_planned) for report in reports] == [(0, 6), (4, 6), (6, 6)]
+    assert [report.chunk.log_density.shape for report in reports] == [(2, 1), (2, 4), (2, 2)]
+    last = reports[-1]
+    assert last.mean_log_density == pytest.approx(float(run.info.log_density[:, -1].mean()))
+    jax.tree.map(np.testing.assert_array_equal, last.kept, run.info)
+    np.testing.assert_array_equal(last.chunk.log_density, run.info.log_density[:, 4:])
+    assert (last.acceptance_rate, last.num_divergent, last.num_failed) == (1.0, 0, 0)
+
+
+def test_an_observer_counts_divergences_and_acceptance_of_the_chains_that_live():
+    # Twice the step at which a leapfrog of a standard Gaussian is stable; the third chain starts outside the well.
+    starts, sampler = [[1.0], [-1.0], [100.0]], hmc(well, num_leapfrog_steps=10)
+    reports = []
+    run = run_in_well(starts, sampler, step_size=constant([0.1, 4.0, 0.1]), chunk_size=4, progress=reports.append)
+    last = reports[-1]
+    assert last.failed_at.tolist() == [-1, -1, 0]
+    assert last.num_failed == 1
+    assert 0 < last.num_divergent == int(run.info.is_divergent.sum())
+    assert last.acceptance_rate == pytest.approx(float(run.info.acceptance_rate[:, 4:].mean()))
+    assert np.isfinite(last.mean_log_density)
 
 
 def test_one_program_serves_burn_in_and_all_chunks():

@@ -17,8 +17,10 @@ from mtbkd_jax.cli import main
 from mtbkd_jax.distillation import Learned
 from mtbkd_jax.draws import open_draws
 from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.run_log import LOG, log_of_run, read_log
 from mtbkd_jax.selection import Choice, ScoredCandidate
 from mtbkd_jax.settings import PosteriorSettings
+from mtbkd_jax.status import status_of
 from mtbkd_jax.students import mlp
 from mtbkd_jax.unfinished import LOCK, LearnedFiles, standing_of, unfinished_run
 
@@ -72,7 +74,8 @@ def interrupt(files, run, how, *, after_draws):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         if how == signal.SIGTERM:
-            assert standing_of(run).is_being_written
+            status = status_of(run)
+            assert (status.state, status.phase) == ("running", "sampling")
             with pytest.raises(SystemExit):
                 main(fit_arguments(files, run, "--resume"))
         process.send_signal(how)
@@ -94,9 +97,16 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(files, uninterrupted, how, ca
     assert not standing.is_finished
     assert 100 <= standing.num_draws < standing.num_planned == 600
 
+    lines = read_log(run)
+    with open(run / LOG, "a") as log:
+        log.write('{"time": "2026')  # as a kill in the middle of a line leaves it
     main(["status", str(run)])
     assert "with --resume" in " ".join(capsys.readouterr().out.split())
     main(fit_arguments(files, run, "--resume"))
+    appended = read_log(run)[len(lines) :]
+    assert read_log(run)[: len(lines)] == lines
+    assert [line["phase"] for line in appended if "step" not in line] == ["learning", "sampling", "writing", "finished"]
+    assert [line["num_draws"] for line in appended if "step" in line][-1] == 600
     for resumed, whole in zip(draws_of(run), uninterrupted, strict=True):
         np.testing.assert_array_equal(resumed, whole)
     assert standing_of(run).is_finished
@@ -150,7 +160,8 @@ def test_a_run_is_not_taken_up_unasked(tmp_path):
 
 
 def begin_and_be_refused(path, *, is_learned):
-    with unfinished_run(path, Asked(), {}, resume=False):
+    with unfinished_run(path, Asked(), {}, resume=False), log_of_run(path, tensorboard=True) as log:
+        log.begin("learning")
         if is_learned:
             (path / "learned").mkdir()
         raise InputError("data", "labels", "none", "some", "Label some.")
