@@ -4,6 +4,7 @@ They are written by Orbax, in the background; one that was not finished counts a
 with a digest of its content: one that was damaged afterwards is moved aside, and the one before it is used.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -11,13 +12,29 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from mtbkd_jax.errors import InputError, MTBKDError
+from mtbkd_jax.processes import from_first
+
+
+@runtime_checkable
+class Checkpoints(Protocol):
+    """What ``sample_chains`` asks of checkpoints; ``ChainCheckpoints`` says what each is for."""
+
+    def is_due(self) -> bool:
+        """Whether it is time for the next one."""
+
+    def save(self, number: int, plan: Mapping[str, int], content: Any) -> None:
+        """Write a checkpoint."""
+
+    def latest(self, plan: Mapping[str, int], template: Any) -> tuple[int, Any] | None:
+        """The number and the content of the last checkpoint that is whole; None where there is none."""
+
 
 _LOG = logging.getLogger(__name__)
 _NUM_KEPT = 2
@@ -42,9 +59,17 @@ class ChainCheckpoints:
         self._seconds_between = seconds_between
         self._last_save = time.monotonic()
         self._is_stopping = False
-        self._manager = ocp.CheckpointManager(
-            self._path, options=ocp.CheckpointManagerOptions(max_to_keep=_NUM_KEPT, cleanup_tmp_directories=True)
+        self._path.mkdir(parents=True, exist_ok=True)
+        # This process alone, also where it is one of several.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix=f"process_{jax.process_index()}",
         )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_NUM_KEPT, cleanup_tmp_directories=True, create=False, multiprocessing_options=alone
+        )
+        self._manager = ocp.CheckpointManager(self._path, options=options)
 
     def __enter__(self) -> "ChainCheckpoints":
         """Itself."""
@@ -59,6 +84,11 @@ class ChainCheckpoints:
     def stop(self) -> None:
         """Ask for one checkpoint more, and for ``PreemptedError`` once it is on the disk; may be called by a signal."""
         self._is_stopping = True
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._is_stopping
 
     def is_due(self) -> bool:
         """Whether it is time for the next one."""
@@ -125,6 +155,42 @@ class ChainCheckpoints:
             if found.get(name) != value:
                 action = "Go on with the options that the run was begun with, or begin another run."
                 raise InputError(str(self._path), name, f"{found.get(name)}", f"{value}", action)
+
+
+class SharedCheckpoints:
+    """The checkpoints of a run of several processes: the first one keeps them, and the others do as it does.
+
+    Args:
+      kept: those of the first process; None in the others.
+    """
+
+    def __init__(self, kept: ChainCheckpoints | None):
+        self._kept = kept
+
+    def is_due(self) -> bool:
+        """Whether the first process finds that it is time for the next one."""
+        return bool(from_first(np.array(self._kept is not None and self._kept.is_due())))
+
+    def save(self, number: int, plan: Mapping[str, int], content: Any) -> None:
+        """Write a checkpoint, in the first process.
+
+        Raises:
+          PreemptedError: in all processes, if the first one was told to stop.
+        """
+        is_stopping = bool(from_first(np.array(self._kept is not None and self._kept.is_stopping)))
+        if self._kept is not None:
+            # Told to stop only now, it stops with the others at the next one.
+            with contextlib.suppress(PreemptedError):
+                self._kept.save(number, plan, content)
+        if is_stopping:
+            raise PreemptedError(f"stopped as the first process was asked to, after {number} chunks of draws")
+
+    def latest(self, plan: Mapping[str, int], template: Any) -> tuple[int, Any] | None:
+        """What the first process finds."""
+        found = None if self._kept is None else self._kept.latest(plan, template)
+        number, content = (-1, template) if found is None else found
+        number = int(from_first(np.array(number)))
+        return None if number < 0 else (number, from_first(content))
 
 
 def _digest(content: Any) -> str:

@@ -32,7 +32,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from mtbkd_jax.chains import BatchKey, DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
-from mtbkd_jax.checkpoints import ChainCheckpoints
+from mtbkd_jax.checkpoints import Checkpoints
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_configuration
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
 from mtbkd_jax.errors import InputError
@@ -136,7 +136,7 @@ def sample_posterior(
     *,
     config: DistillationConfig = DistillationConfig(),
     sink: DrawSink | None = None,
-    checkpoints: ChainCheckpoints | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> SampledPosterior:
     """Sample the student's posterior under given settings.
@@ -241,7 +241,7 @@ def _run_chains(
     components: Component,
     sampling: SamplingConfig,
     sink: DrawSink | None,
-    checkpoints: ChainCheckpoints | None,
+    checkpoints: Checkpoints | None,
     progress: Progress | None,
 ) -> ChainRun:
     """Warm up the chains that need it, and sample."""

@@ -1,12 +1,16 @@
 """Processes that sample together, on one machine or on many: joined before JAX is first used.
 
 Each runs the same program on the same arguments. What was learned before the chains start is learned by every process;
-the chains and the blocks of data are shared out over the devices of all (``chains``).
+the chains and the blocks of data are shared out over the devices of all (``chains``). The first process alone writes,
+and talks.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from mtbkd_jax.checks import check_whole
 from mtbkd_jax.errors import InputError
@@ -63,3 +67,21 @@ def join_processes(processes: Processes) -> None:
     except (RuntimeError, ValueError) as error:
         action = "Start all processes with the same numbers; outside of a cluster, give the three of them."
         raise InputError("processes", "coordinator", str(error).partition("\n")[0], expected, action) from None
+
+
+def is_first() -> bool:
+    """Whether this process is the first, or alone."""
+    return jax.process_index() == 0
+
+
+def from_first(tree: Any) -> Any:
+    """What the first process has, as NumPy arrays; all of them call it with arrays of the same shapes."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def wait_for_all(what: str) -> None:
+    """Go on when all processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)

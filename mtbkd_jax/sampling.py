@@ -31,7 +31,7 @@ from mtbkd_jax.chains import (
     spec_of_data,
     with_own,
 )
-from mtbkd_jax.checkpoints import ChainCheckpoints
+from mtbkd_jax.checkpoints import Checkpoints
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.samplers.base import Sampler, SamplerInfo
@@ -184,7 +184,7 @@ def sample_chains(
     num_blocks: int = 1,
     explorer: Sampler | None = None,
     sink: DrawSink | None = None,
-    checkpoints: ChainCheckpoints | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> ChainRun:
     """Run all chains at once.
@@ -287,7 +287,7 @@ def sample_chains(
         if checkpoints is not None and to_save is not None:
             # Of the same size however many draws there are, so that it can be read back.
             info = _on_host(_joined(kept, begun.info), num_draws)
-            checkpoints.save(number, length, _Saved(to_save, failed_at, info))
+            checkpoints.save(number, length, _Saved(on_this_host(to_save), failed_at, info))
 
     alive = failed_at < 0
     info = jax.tree.map(lambda rows: jnp.asarray(rows[alive]), kept)
