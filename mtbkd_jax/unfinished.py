@@ -29,7 +29,8 @@ from mtbkd_jax.centers import Centers
 from mtbkd_jax.checkpoints import ChainCheckpoints
 from mtbkd_jax.data import sha256_of_file
 from mtbkd_jax.distillation import Learned
-from mtbkd_jax.draws import DrawStore, count_draws, create_draws, open_draws
+from mtbkd_jax.draw_chunks import count_draws
+from mtbkd_jax.draws import DrawStore, create_draws, open_draws
 from mtbkd_jax.errors import CorruptDataError, InputError
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student
