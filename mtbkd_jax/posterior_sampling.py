@@ -35,6 +35,7 @@ from mtbkd_jax.chains import BatchKey, DrawBatch, chain_mesh, copy_to_all, copy_
 from mtbkd_jax.checkpoints import ChainCheckpoints
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_configuration
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
+from mtbkd_jax.draws import DrawStore, blocks_of_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.evidence import (
     NUM_BLOCKS,
@@ -49,11 +50,12 @@ from mtbkd_jax.evidence import (
     tempered_evidence,
 )
 from mtbkd_jax.examples import Examples, full_batch, minibatch_for
+from mtbkd_jax.judging import judged_log_density, judged_log_probs
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
 from mtbkd_jax.posterior import find_mode_in_stages
-from mtbkd_jax.prediction import flatten_chains, flatten_weights, predictive_log_probs
+from mtbkd_jax.prediction import flatten_weights
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
-from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
+from mtbkd_jax.sampling import ChainRun, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.settings import (
     Component,
@@ -127,7 +129,7 @@ def sample_posterior(
     settings: PosteriorSettings,
     *,
     config: DistillationConfig = DistillationConfig(),
-    sink: DrawSink | None = None,
+    sink: DrawStore | None = None,
     checkpoints: ChainCheckpoints | None = None,
     progress: Progress | None = None,
 ) -> SampledPosterior:
@@ -209,17 +211,16 @@ def sample_posterior(
     )
 
     alive = component_of_chain[run.failed_at < 0]
-    positions = run.positions if sink is None else sink.positions()
-    predictions = _chain_predictions(student, positions, lessons, settings)
+    predictions = _chain_predictions(student, run, lessons, settings)
     if sampling.chain_weighting == "stacking":
         stacked = _stacked(predictions, np.arange(alive.size))
         return SampledPosterior(run, alive, first_look, is_damped, stacked, is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1 and settings.temperature == 1:
-        refined = _refined_evidence(evidence_key, likelihood, examples, positions, components, alive)
+        refined = _refined_evidence(evidence_key, likelihood, examples, run.positions, components, alive)
         if refined is not None:
             weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
-    chain_weights, is_stacked = weights_of_chains(weights.weights, alive, np.asarray(run.info.log_density), predictions)
+    chain_weights, is_stacked = weights_of_chains(weights.weights, alive, judged_log_density(run), predictions)
     return SampledPosterior(run, alive, weights, is_damped, chain_weights, is_stacked)
 
 
@@ -232,7 +233,7 @@ def _run_chains(
     components: Component,
     sampling: SamplingConfig,
     minibatch: DrawBatch,
-    sink: DrawSink | None,
+    sink: DrawStore | None,
     checkpoints: ChainCheckpoints | None,
     progress: Progress | None,
 ) -> ChainRun:
@@ -266,6 +267,7 @@ def _run_chains(
         num_draws=sampling.num_draws,
         num_burn_in=num_burn_in,
         thinning=sampling.thinning,
+        chunk_size=100 if sink is None else sink.draws_per_chunk,
         sink=sink,
         checkpoints=checkpoints,
         progress=progress,
@@ -358,7 +360,7 @@ def _stacked(predictions: ChainPredictions, chains: Int[np.ndarray, " stacked"])
 
 
 def _chain_predictions(
-    student: Student, positions: Params, lessons: Lessons, settings: PosteriorSettings
+    student: Student, run: ChainRun, lessons: Lessons, settings: PosteriorSettings
 ) -> ChainPredictions:
     """Predictions of no more examples than stacking needs, which stand for all.
 
@@ -368,11 +370,9 @@ def _chain_predictions(
     labelled, advised = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
 
     def by_draw(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
-        num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
         if rows.size == 0:  # not every network takes no example at all
-            return np.zeros((num_chains, num_draws, 0, lessons.teacher_probs.shape[2]))
-        log_probs = predictive_log_probs(student, flatten_chains(positions), lessons.examples.inputs[rows])
-        return log_probs.reshape(num_chains, num_draws, *log_probs.shape[1:])
+            return np.zeros((*judged_log_density(run).shape, 0, lessons.teacher_probs.shape[2]))
+        return judged_log_probs(student, run, lessons.examples.inputs[rows])
 
     @cache
     def advice() -> Advice:
@@ -511,15 +511,18 @@ def _refined_evidence(
     key: Key,
     likelihood: MinibatchLogDensity,
     examples: Examples,
-    positions: Params,
+    draws: Params | DrawStore,
     components: Component,
     component_of_chain: Int[np.ndarray, " chains"],
 ) -> Evidence | None:
     """Evidence of the components that were sampled: from their chains, by tempering, or None where neither will do."""
     numbers, index_of_chain = np.unique(component_of_chain, return_inverse=True)
     sampled = tree_rows(components, numbers)
-    if jax.tree.leaves(positions)[0].shape[1] >= NUM_BLOCKS:
-        bridge = bridge_evidence(np.asarray(component_log_densities(positions, sampled)), index_of_chain)
+    log_densities = np.concatenate(
+        [np.asarray(component_log_densities(block, sampled)) for block in blocks_of_draws(draws)], axis=1
+    )
+    if log_densities.shape[1] >= NUM_BLOCKS:
+        bridge = bridge_evidence(log_densities, index_of_chain)
         if bridge.is_trustworthy:
             return bridge.evidence
     if tree_size(tree_rows(sampled.center, 0)) > MOST_PARAMETERS_TEMPERED:

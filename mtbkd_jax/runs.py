@@ -36,12 +36,13 @@ from mtbkd_jax.distillation import Distillation
 from mtbkd_jax.draws import DrawStore, open_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.function_prior import responsibilities
+from mtbkd_jax.judging import judged_log_density, judged_log_probs, log_probs_by_chain
 from mtbkd_jax.lessons import with_components
 from mtbkd_jax.metrics import classification_metrics, out_of_distribution_auroc
 from mtbkd_jax.posterior_sampling import SampledPosterior
-from mtbkd_jax.prediction import Prediction, flatten_chains, flatten_weights, predict, predictive_log_probs
+from mtbkd_jax.prediction import Prediction, example_blocks, flatten_weights, predict_from
 from mtbkd_jax.students import Student, cnn, mlp
-from mtbkd_jax.types import Key, Params
+from mtbkd_jax.types import Key
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, mean_deviance, predictive_entropy, predictive_mean
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
 
 _FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 3}
 _NUM_PROBES = 100
-_RESPONSIBILITY_BLOCK = 2048
+_RESPONSIBILITY_VALUES = 1 << 22
+"""Log class probabilities whose responsibilities are found at a time; their quantiles take several times the memory."""
+
 _PACKAGES = (
     "mtbkd-jax",
     "jax",
@@ -130,13 +133,9 @@ class Run:
 
     def predict(self, inputs: np.ndarray, *, level: float = 0.95) -> Prediction:
         """Predict raw inputs ``[examples, ...]``."""
-        return predict(
-            self.student,
-            self._flat_draws(),
-            self.standardize(inputs),
-            jnp.asarray(self.draw_weights),
-            temperature=self.prediction_temperature,
-            level=level,
+        blocks = example_blocks(len(inputs), self.draw_weights.size, len(self.class_names))
+        return predict_from(
+            (self.log_probs(inputs[block]) for block in blocks), jnp.asarray(self.draw_weights), level=level
         )
 
     @property
@@ -146,8 +145,10 @@ class Run:
 
     def log_probs(self, inputs: np.ndarray) -> np.ndarray:
         """Log class probabilities of every draw, ``[draws, examples, classes]``."""
-        temperature = self.prediction_temperature
-        return predictive_log_probs(self.student, self._flat_draws(), self.standardize(inputs), temperature=temperature)
+        by_chain = log_probs_by_chain(
+            self.student, self.draws, self.standardize(inputs), temperature=self.prediction_temperature
+        )
+        return by_chain.reshape(-1, *by_chain.shape[2:])
 
     def to_arviz(
         self, inputs: np.ndarray, labels: np.ndarray, *, ids: Sequence[str] | np.ndarray, key: Key
@@ -170,9 +171,6 @@ class Run:
             class_names=self.class_names,
             key=key,
         )
-
-    def _flat_draws(self) -> Any:
-        return flatten_chains(self.draws.positions())
 
 
 def finish_run(
@@ -210,17 +208,14 @@ def finish_run(
     examples = distillation.lessons.examples
     posterior = distillation.posterior
     run = posterior.run
-    draws = flatten_chains(run.positions.positions() if isinstance(run.positions, DrawStore) else run.positions)
     components = component_names(posterior, teacher_names)
     storage.write_json(path / "selection.json", distillation.choice.to_json())
 
     prediction_temperature = float(distillation.choice.settings.prediction_temperature)
-    probe_log_probs = predictive_log_probs(
-        distillation.student, draws, probes[:_NUM_PROBES], temperature=prediction_temperature
+    probe_log_probs = judged_log_probs(
+        distillation.student, run, probes[:_NUM_PROBES], temperature=prediction_temperature
     )
-    shape = (*np.shape(run.info.log_density), *probe_log_probs.shape[1:])
-    probe_log_probs = probe_log_probs.reshape(shape)
-    log_density = np.asarray(run.info.log_density)
+    log_density = judged_log_density(run)
     # Chains of different components are meant to differ.
     diagnostics_of = {}
     for number in np.unique(posterior.component_of_chain):
@@ -238,7 +233,7 @@ def finish_run(
     )
     storage.write_json(path / "components.json", components_to_json(posterior, teacher_names))
 
-    record = posterior_responsibilities(distillation, draws, len(class_names))
+    record = posterior_responsibilities(distillation, len(class_names))
     in_users_order = np.argsort(distillation.order)
     with storage.translated_errors(path / "teachers.npz"):
         np.savez_compressed(
@@ -349,19 +344,17 @@ class PosteriorResponsibilities(NamedTuple):
         }
 
 
-def posterior_responsibilities(
-    distillation: Distillation, draws: Params, num_classes: int
-) -> PosteriorResponsibilities:
-    """Responsibilities over the draws ``[draws, ...]``, by their weights, in the lessons' order."""
+def posterior_responsibilities(distillation: Distillation, num_classes: int) -> PosteriorResponsibilities:
+    """Responsibilities over the draws that a run is judged by, with the weights of their chains; in lessons' order."""
+    posterior = distillation.posterior
     examples = with_components(distillation.lessons, distillation.choice.settings)
-    draw_weights = distillation.posterior.draw_weights
     labels = np.asarray(examples.labels)
+    num_judged = judged_log_density(posterior.run).shape[1]
+    draw_weights = flatten_weights(posterior.chain_weights, num_judged)
 
     @jax.jit
-    def of_block(draws, block):
-        return jax.lax.map(
-            lambda params: responsibilities(distillation.student.apply(params, block.inputs), block.components), draws
-        )
+    def of_block(log_probs, components):
+        return jax.lax.map(lambda of_draw: responsibilities(of_draw, components), log_probs)
 
     def summary(values):
         """Mean over draws, and the ends of the interval."""
@@ -371,9 +364,11 @@ def posterior_responsibilities(
     means, intervals = [], []
     sums = np.zeros((draw_weights.size, num_classes, examples.components.log_offsets.shape[1]))
     total = np.zeros((draw_weights.size, sums.shape[2]))
-    for start in range(0, labels.size, _RESPONSIBILITY_BLOCK):
-        block = jax.tree.map(lambda leaf, start=start: leaf[start : start + _RESPONSIBILITY_BLOCK], examples)
-        values = np.asarray(of_block(draws, block))
+    length = max(1, _RESPONSIBILITY_VALUES // (draw_weights.size * max(num_classes, total.shape[1])))
+    for start in range(0, labels.size, length):
+        block = jax.tree.map(lambda leaf, rows=np.s_[start : start + length]: leaf[rows], examples)
+        log_probs = judged_log_probs(distillation.student, posterior.run, block.inputs)
+        values = np.asarray(of_block(log_probs.reshape(-1, *log_probs.shape[2:]), block.components))
         mean, ends = summary(values)
         means.append(mean)
         intervals.append(ends)

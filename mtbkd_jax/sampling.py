@@ -34,11 +34,12 @@ Progress = Callable[[int, int, float], None]
 class DrawSink(Protocol):
     """Where draws go as they come, such as ``draws.DrawStore``."""
 
+    @property
+    def draws_per_chunk(self) -> int:
+        """Draws of one ``append``: the ``chunk_size`` of the run; the last one may have fewer."""
+
     def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
         """Take the next draws: ``[chains, draws, ...]``, ``[chains, draws]``, and ``[chains]`` as in ``ChainRun``."""
-
-    def positions(self) -> Params:
-        """All draws taken, ``[chains, draws, ...]``, without the chains that failed."""
 
     def truncate(self, num_draws: int) -> None:
         """Forget the draws of every chain beyond the first ``num_draws``."""
