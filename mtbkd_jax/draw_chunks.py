@@ -32,11 +32,13 @@ class Kept(NamedTuple):
       shape: of what is kept of a draw.
       dtype: name of its type.
       every: how many draws there are for each that is kept, the first of them.
+      block: of the first axis of the shape, as much as has a file of its own; None is all of it.
     """
 
     shape: tuple[int, ...]
     dtype: str
     every: int = 1
+    block: int | None = None
 
 
 LOG_DENSITY = {"log_density": Kept((), "float32")}
@@ -84,8 +86,13 @@ class ChunkedStore:
         """Chains that did not fail."""
         return len(self._alive)
 
-    def truncate(self, num_draws: int) -> None:
+    def state(self) -> Any:
+        """Nothing has to be saved with the chains: the directory has it all."""
+        return None
+
+    def truncate(self, num_draws: int, state: Any) -> None:
         """Forget the draws of every chain beyond the first ``num_draws``; what comes next is written over them."""
+        del state
         if num_draws < self.num_draws:
             self._manifest |= {"num_complete": num_draws}
             self._write_manifest()
@@ -103,7 +110,7 @@ class ChunkedStore:
         return np.flatnonzero(self.failed_at < 0)
 
     def _append(self, chunk: Mapping[str, np.ndarray], failed_at: np.ndarray) -> None:
-        """Add what is kept of the next draws, ``[chains, draws, ...]`` by name; on the disk when this returns.
+        """Add what is kept of the next draws, ``[chains, kept draws, ...]`` by name; on the disk when this returns.
 
         Raises:
           InputError: if this is not the chunk that comes next.
@@ -112,18 +119,18 @@ class ChunkedStore:
         start, count = self.num_draws, chunk["log_density"].shape[1]
         self._check_is_next_chunk(count)
         for name, values in chunk.items():
-            every = self._kept[name].every
-            first, last = -(-start // every), -(-(start + count) // every)
-            if first < last:
-                storage.write(self._arrays[name], np.s_[:, first:last], values[:, first * every - start :: every])
+            first = -(-start // self._kept[name].every)
+            storage.write(self._arrays[name], np.s_[:, first : first + values.shape[1]], values)
         self._manifest |= {"num_complete": start + count, "failed_at": np.asarray(failed_at).tolist()}
         self._write_manifest()
 
-    def _read(self, name: str, start: int = 0, stop: int | None = None, step: int = 1) -> np.ndarray:
-        """Rows ``start`` to ``stop`` of an array, without the chains that failed."""
+    def _read(
+        self, name: str, start: int = 0, stop: int | None = None, step: int = 1, *, inner: tuple[slice, ...] = ()
+    ) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of an array, or an inner part of them, without the chains that failed."""
         num_rows = -(-self.num_draws // self._kept[name].every)
         stop = num_rows if stop is None else min(stop, num_rows)
-        return storage.read(self._arrays[name], np.s_[self._alive, start : max(start, stop) : step])
+        return storage.read(self._arrays[name], (self._alive, slice(start, max(start, stop), step), *inner))
 
     def _check_is_next_chunk(self, count: int) -> None:
         expected = min(self.draws_per_chunk, self._manifest["num_planned"] - self.num_draws)
@@ -140,28 +147,39 @@ class ChunkedStore:
         storage.write_manifest(self.path / "manifest.json", self._manifest, **FORMAT)
 
 
-def read_manifest(path: Path, kind: str) -> dict[str, Any]:
-    """The manifest of a store, which must be of this kind.
+def read_manifest(path: Path, *kinds: str) -> dict[str, Any]:
+    """The manifest of a store, which must be of one of these kinds.
 
     Raises:
       InputError: if there is no store, or it is of another kind.
       CorruptDataError: if the manifest was altered.
     """
-    manifest = {"kind": "parameters"} | storage.read_manifest(path / "manifest.json", **FORMAT)
-    if manifest["kind"] != kind:
-        raise InputError(str(path), "draws", f"{manifest['kind']}", kind, "Read what was kept, or sample again.")
+    manifest = _read_manifest(path)
+    if manifest["kind"] not in kinds:
+        action = "Read what was kept, or sample again."
+        raise InputError(str(path), "draws", f"{manifest['kind']}", " or ".join(kinds), action)
     return manifest
 
 
-def count_draws(path: str | Path) -> tuple[int, int]:
+def kind_of_draws(path: Path) -> str:
+    """What a store keeps; raises as ``read_manifest`` does."""
+    return _read_manifest(path)["kind"]
+
+
+def count_draws(path: Path) -> tuple[int, int]:
     """Draws of each chain that are complete, and those that are planned; may be asked while they are written.
 
     Raises:
       InputError: if there is no store.
       CorruptDataError: if its manifest was altered.
     """
-    manifest = storage.read_manifest(Path(path) / "manifest.json", **FORMAT)
+    manifest = _read_manifest(path)
     return manifest["num_complete"], manifest["num_planned"]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    # Version 1 knew of nothing else.
+    return {"kind": "parameters"} | storage.read_manifest(path / "manifest.json", **FORMAT)
 
 
 def empty_manifest(kind: str, *, num_chains: int, num_draws: int, draws_per_chunk: int) -> dict[str, Any]:
@@ -191,7 +209,7 @@ def _open(path: Path, manifest: Mapping[str, Any], kept: Kept) -> Any:
 
 def _create(path: Path, manifest: Mapping[str, Any], kept: Kept) -> Any:
     # One that is kept now and then has a file of its own: no file is then written twice.
-    rows = manifest["draws_per_chunk"] if kept.every == 1 else 1
-    return storage.create_array(
-        path, shape=_shape(manifest, kept), dtype=kept.dtype, chunk_shape=(1, rows, *kept.shape)
-    )
+    chunk_shape = [1, manifest["draws_per_chunk"] if kept.every == 1 else 1, *kept.shape]
+    if kept.block is not None:
+        chunk_shape[2] = kept.block
+    return storage.create_array(path, shape=_shape(manifest, kept), dtype=kept.dtype, chunk_shape=chunk_shape)

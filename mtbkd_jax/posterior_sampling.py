@@ -50,7 +50,8 @@ from mtbkd_jax.evidence import (
     tempered_evidence,
 )
 from mtbkd_jax.examples import Examples, full_batch, minibatch_for
-from mtbkd_jax.judging import judged_log_density, judged_log_probs
+from mtbkd_jax.judging import NUM_PROBES, judged_log_density, judged_log_probs, rows_to_weigh_by
+from mtbkd_jax.kept_predictions import KeptPredictions
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.prediction import flatten_weights
@@ -86,8 +87,6 @@ WORTH_SAMPLING = 1e-3
 
 MOST_PARAMETERS_TEMPERED = 1000
 """Parameters of the largest student whose evidence is found by tempering: minutes of two cores for each component."""
-
-_NUM_PROBES, _NUM_STACKED = 100, 500
 
 
 class SampledPosterior(NamedTuple):
@@ -129,7 +128,7 @@ def sample_posterior(
     settings: PosteriorSettings,
     *,
     config: DistillationConfig = DistillationConfig(),
-    sink: DrawStore | None = None,
+    sink: DrawStore | KeptPredictions | None = None,
     checkpoints: ChainCheckpoints | None = None,
     progress: Progress | None = None,
 ) -> SampledPosterior:
@@ -144,7 +143,8 @@ def sample_posterior(
       lessons: what the teachers taught.
       settings: of the priors.
       config: how.
-      sink: where draws are streamed to; None keeps them in memory.
+      sink: where draws are streamed to, or what is kept of them; None keeps them in memory. Where a sink keeps no
+        parameters the evidence of components is not found from the chains, but by tempering or by Laplace.
       checkpoints: where the chains are saved now and then, and go on from; they need a sink.
       progress: called after each chunk of draws.
 
@@ -233,7 +233,7 @@ def _run_chains(
     components: Component,
     sampling: SamplingConfig,
     minibatch: DrawBatch,
-    sink: DrawStore | None,
+    sink: DrawStore | KeptPredictions | None,
     checkpoints: ChainCheckpoints | None,
     progress: Progress | None,
 ) -> ChainRun:
@@ -334,7 +334,7 @@ def weights_of_chains(
         chains = np.flatnonzero(component_of_chain == component)
         shares = np.full(chains.size, 1 / chains.size)
         if chains.size > 1 and predictions.labels.size >= chains.size and log_density.shape[1] >= LEAST_DRAWS:
-            diagnostics = diagnose(predictions.log_probs[chains, :, :_NUM_PROBES], log_density[chains])
+            diagnostics = diagnose(predictions.log_probs[chains, :, :NUM_PROBES], log_density[chains])
             if diagnostics.has_moved and not diagnostics.has_mixed:
                 shares, is_stacked = _stacked(predictions, chains), True
         chain_weights[chains] = component_weights[component] * shares
@@ -367,24 +367,22 @@ def _chain_predictions(
     An example's advice counts for power · λ labels: λ pseudo-labels, each worth what the power says.
     """
     labels = np.asarray(lessons.examples.labels)
-    labelled, advised = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    labelled, advised = rows_to_weigh_by(labels)
 
     def by_draw(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
         if rows.size == 0:  # not every network takes no example at all
             return np.zeros((*judged_log_density(run).shape, 0, lessons.teacher_probs.shape[2]))
-        return judged_log_probs(student, run, lessons.examples.inputs[rows])
+        return judged_log_probs(student, run, lessons, rows)
 
     @cache
     def advice() -> Advice:
-        # Neighbours in the user's order may be alike: rows from all over it.
-        rows = advised[np.linspace(0, advised.size - 1, min(_NUM_STACKED, advised.size)).astype(int)]
-        worth = float(settings.power * settings.concentration) * advised.size / max(rows.size, 1)
-        pool = pooled_probs(lessons.teacher_probs[rows], lessons.log_weights[rows])
-        log_probs = by_draw(rows)
+        worth = float(settings.power * settings.concentration) * (labels < 0).sum() / max(advised.size, 1)
+        pool = pooled_probs(lessons.teacher_probs[advised], lessons.log_weights[advised])
+        log_probs = by_draw(advised)
         return Advice(worth * np.asarray(pool), scipy.special.logsumexp(log_probs, axis=1) - np.log(log_probs.shape[1]))
 
-    rows = labelled[:_NUM_STACKED]
-    return ChainPredictions(labels[rows], by_draw(rows), labelled.size, advice, float(settings.temperature))
+    num_labels = int((labels >= 0).sum())
+    return ChainPredictions(labels[labelled], by_draw(labelled), num_labels, advice, float(settings.temperature))
 
 
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, num_chains: int) -> Params:
@@ -511,20 +509,20 @@ def _refined_evidence(
     key: Key,
     likelihood: MinibatchLogDensity,
     examples: Examples,
-    draws: Params | DrawStore,
+    draws: Params | DrawStore | KeptPredictions,
     components: Component,
     component_of_chain: Int[np.ndarray, " chains"],
 ) -> Evidence | None:
     """Evidence of the components that were sampled: from their chains, by tempering, or None where neither will do."""
     numbers, index_of_chain = np.unique(component_of_chain, return_inverse=True)
     sampled = tree_rows(components, numbers)
-    log_densities = np.concatenate(
-        [np.asarray(component_log_densities(block, sampled)) for block in blocks_of_draws(draws)], axis=1
-    )
-    if log_densities.shape[1] >= NUM_BLOCKS:
-        bridge = bridge_evidence(log_densities, index_of_chain)
-        if bridge.is_trustworthy:
-            return bridge.evidence
+    if not isinstance(draws, KeptPredictions):
+        blocks = [np.asarray(component_log_densities(block, sampled)) for block in blocks_of_draws(draws)]
+        log_densities = np.concatenate(blocks, axis=1)
+        if log_densities.shape[1] >= NUM_BLOCKS:
+            bridge = bridge_evidence(log_densities, index_of_chain)
+            if bridge.is_trustworthy:
+                return bridge.evidence
     if tree_size(tree_rows(sampled.center, 0)) > MOST_PARAMETERS_TEMPERED:
         return None
 
