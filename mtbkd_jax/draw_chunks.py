@@ -33,12 +33,14 @@ class Kept(NamedTuple):
       dtype: name of its type.
       every: how many draws there are for each that is kept, the first of them.
       block: of the first axis of the shape, as much as has a file of its own; None is all of it.
+      is_read_by_draw: whether one draw can be read without the others of its chunk.
     """
 
     shape: tuple[int, ...]
     dtype: str
     every: int = 1
     block: int | None = None
+    is_read_by_draw: bool = False
 
 
 LOG_DENSITY = {"log_density": Kept((), "float32")}
@@ -212,4 +214,6 @@ def _create(path: Path, manifest: Mapping[str, Any], kept: Kept) -> Any:
     chunk_shape = [1, manifest["draws_per_chunk"] if kept.every == 1 else 1, *kept.shape]
     if kept.block is not None:
         chunk_shape[2] = kept.block
-    return storage.create_array(path, shape=_shape(manifest, kept), dtype=kept.dtype, chunk_shape=chunk_shape)
+    part_shape = [1, 1, *chunk_shape[2:]] if kept.is_read_by_draw else None
+    shape = _shape(manifest, kept)
+    return storage.create_array(path, shape=shape, dtype=kept.dtype, chunk_shape=chunk_shape, part_shape=part_shape)

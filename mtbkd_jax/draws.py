@@ -40,7 +40,8 @@ class DrawStore(ChunkedStore):
     def __init__(self, path: Path, manifest: dict[str, Any], template: Any):
         self.num_parameters = sum(prod(leaf["shape"]) for leaf in manifest["leaves"])
         self._storage_type = manifest.get("storage_type", manifest["leaves"][0]["dtype"])
-        super().__init__(path, manifest, {"positions": Kept((self.num_parameters,), self._storage_type)} | LOG_DENSITY)
+        positions = Kept((self.num_parameters,), self._storage_type, is_read_by_draw=True)
+        super().__init__(path, manifest, {"positions": positions} | LOG_DENSITY)
         self._template = template
 
     def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
