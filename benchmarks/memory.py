@@ -1,8 +1,8 @@
 """Peak memory of a run, by how many draws it keeps: ``python -m benchmarks.memory --runs DIR``.
 
 ``mtbkd fit`` samples four chains of a student of a hundred thousand parameters at a thinning of one, with 100 and with
-10,000 draws of each, each in a process of its own. The draws take 16 GB on the disk and are removed again. Writes the
-peak resident memory of each process to ``memory.json`` beside this file, or to ``--output``.
+10,000 draws of each, each in a process of its own. Draws in float32 take 16 GB on the disk and are removed again.
+Writes the peak resident memory of each process to ``memory.json`` beside this file, or to ``--output``.
 """
 
 import argparse
@@ -34,14 +34,17 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder for the run directories; new")
-    parser.add_argument("--draws", default="float32", help="what is kept of a draw")
+    parser.add_argument("--draws", nargs="+", default=["float32", "moments"], help="what is kept of a draw")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     options.runs.mkdir(parents=True)
-    results = {}
-    for num_draws in NUM_DRAWS:
-        results[f"{num_draws} draws"] = measure(options.runs, num_draws, "--draws", options.draws)
-        print(results, flush=True)
+    results: dict[str, dict[str, Any]] = {}
+    for kept in options.draws:
+        probes = ["--probes", str(options.runs / "data.npz")] if kept in ("predictions", "moments") else []
+        of_kept = {n: measure(options.runs, n, "--draws", kept, *probes) for n in NUM_DRAWS}
+        few, many = (of_kept[n]["peak_megabytes"] for n in NUM_DRAWS)
+        results[kept] = {f"{n} draws": of_kept[n] for n in NUM_DRAWS} | {"difference_megabytes": many - few}
+        print(kept, results[kept], flush=True)
     write_json(options.output, results)
 
 
