@@ -72,6 +72,12 @@ class Fit:
     those distilled from the teacher of this name."""
     distillation: Annotated[DistillationConfig, tyro.conf.arg(name="")] = field(default_factory=DistillationConfig)
     """How the student is distilled."""
+    draws: Literal["float32", "bfloat16", "predictions", "moments"] = "float32"
+    """What is kept of every draw: the parameters, exact or rounded to half the size, from which anything can be
+    predicted; or what it predicts of the probes; or only running moments of that."""
+    probes: Path | None = None
+    """An NPZ file with ``inputs [N, ...]``, raw as those of the training: the only ones that can be predicted from
+    ``predictions`` and ``moments``, which need them."""
     seed: int = 0
     """The result depends on it and on the other options alone."""
     resume: bool = False
@@ -93,7 +99,7 @@ class Predict:
     """Predict raw inputs: writes ``probs``, ``mean_deviance``, ``credible_upper`` and ``epistemic``."""
 
     run: tyro.conf.Positional[Path]
-    """The run's directory."""
+    """The run's directory; the run must have kept parameters."""
     inputs: Path
     """An NPZ file with ``inputs [N, ...]``, raw as those of the training; other fields are left alone."""
     output: Path

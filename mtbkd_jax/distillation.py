@@ -34,12 +34,13 @@ from mtbkd_jax.checks import (
     looks_like_probabilities,
 )
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
+from mtbkd_jax.draws import DrawStore
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, labelled_first, minibatch_for
 from mtbkd_jax.folds import are_enough, deal_folds
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, check_labels_to_stack_by, sample_posterior
-from mtbkd_jax.sampling import DrawSink, Progress
+from mtbkd_jax.sampling import Progress
 from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validation
 from mtbkd_jax.settings import PosteriorSettings, distillation_posterior, no_teacher
 from mtbkd_jax.students import Student, check_student
@@ -105,7 +106,7 @@ def distil(
     given_centers: Mapping[int, Params] | None = None,
     groups: Names | None = None,
     config: DistillationConfig = DistillationConfig(),
-    sink: DrawSink | None = None,
+    sink: DrawStore | None = None,
     progress: Progress | None = None,
 ) -> Distillation:
     """Distil several teachers into one Bayesian student.

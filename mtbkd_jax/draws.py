@@ -1,14 +1,13 @@
-"""Draws on disk: a directory that is filled by whole chunks and says how far it has come.
+"""Draws on disk: the parameters of every draw, as they are or rounded to half the size.
 
-    manifest.json    names, shapes and type of the parameters; chains; draws planned and complete; where chains failed
+    manifest.json    names, shapes and type of the parameters, and what ``draw_chunks`` says
     positions/       [chains, draws, parameters]; the parameters of a draw are joined in the order of the manifest
     log_density/     [chains, draws], nats
 
-A chunk of the arrays is one chain's share of one ``append``, with a checksum, and the manifest is replaced after the
-chunks are on the disk. So an interrupted run leaves the draws that its manifest counts. A run that goes on from a
-checkpoint may write a chunk that was there already again, with the same draws in it.
+``draw_chunks`` says what an interrupted run leaves.
 """
 
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,42 +16,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import DictKey, keystr, tree_leaves_with_path
-from jaxtyping import Array, Float
 
 from mtbkd_jax import storage
-from mtbkd_jax.checks import check_positive
+from mtbkd_jax.checks import check_one_of, check_positive
+from mtbkd_jax.draw_chunks import LOG_DENSITY, ChunkedStore, Kept, empty_manifest, fitting_chunk, read_manifest
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.tree import tree_size
+from mtbkd_jax.types import Params
 
-_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.draws", "version": 1}
+STORAGE_TYPES = ("float32", "bfloat16")
+
+_BLOCK_VALUES = 1 << 23
+"""Parameters that are read at a time, about: 32 MiB in float32."""
 
 
-class DrawStore:
+class DrawStore(ChunkedStore):
     """Draws in a directory, made by ``create_draws`` or ``open_draws``; a sink for ``sample_chains``.
 
     Chains that failed are stored as they came and never read: ``num_chains`` and everything that is read leave them
     out.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], arrays: dict[str, Any], template: Any):
-        self.path = path
-        self._manifest = manifest
-        self._arrays = arrays
+    def __init__(self, path: Path, manifest: dict[str, Any], template: Any):
+        self.num_parameters = sum(prod(leaf["shape"]) for leaf in manifest["leaves"])
+        self._storage_type = manifest.get("storage_type", manifest["leaves"][0]["dtype"])
+        positions = Kept((self.num_parameters,), self._storage_type, is_read_by_draw=True)
+        super().__init__(path, manifest, {"positions": positions} | LOG_DENSITY)
         self._template = template
-
-    @property
-    def num_draws(self) -> int:
-        """Draws of each chain that are complete."""
-        return self._manifest["num_complete"]
-
-    @property
-    def failed_at(self) -> np.ndarray:
-        """The step at which each chain failed, for all chains; -1 is never."""
-        return np.asarray(self._manifest["failed_at"], np.int32)
-
-    @property
-    def num_chains(self) -> int:
-        """Chains that did not fail."""
-        return len(self._alive)
 
     def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
         """Add the next draws of all chains; on the disk when this returns.
@@ -66,62 +56,38 @@ class DrawStore:
           InputError: if this is not the chunk that comes next.
           StorageError: if the disk is full.
         """
-        start, (chains, count) = self.num_draws, log_density.shape
-        self._check_is_next_chunk(count)
-        rows = [np.asarray(leaf).reshape(chains, count, -1) for leaf in jax.tree.leaves(positions)]
-        index = np.s_[:, start : start + count]
-        storage.write(self._arrays["positions"], index, np.concatenate(rows, axis=2))
-        storage.write(self._arrays["log_density"], index, np.asarray(log_density, np.float32))
-        self._manifest |= {"num_complete": start + count, "failed_at": np.asarray(failed_at).tolist()}
-        self._write_manifest()
+        rows = [np.asarray(leaf).reshape(*log_density.shape, -1) for leaf in jax.tree.leaves(positions)]
+        joined = np.concatenate(rows, axis=2).astype(self._storage_type, copy=False)
+        self._append({"positions": joined, "log_density": np.asarray(log_density, np.float32)}, failed_at)
 
-    def truncate(self, num_draws: int) -> None:
-        """Forget the draws of every chain beyond the first ``num_draws``; what comes next is written over them."""
-        if num_draws < self.num_draws:
-            self._manifest |= {"num_complete": num_draws}
-            self._write_manifest()
-
-    def positions(self, start: int = 0, stop: int | None = None) -> Any:
+    def positions(self, start: int = 0, stop: int | None = None, step: int = 1) -> Any:
         """Read draws ``start`` to ``stop`` (None is the last) as parameters stacked to ``[chains, draws, ...]``.
+
+        Args:
+          start: the first.
+          stop: the one after the last.
+          step: from one to the next.
 
         Raises:
           CorruptDataError: if a chunk was truncated, altered or removed.
         """
-        joined = self._read("positions", start, stop)
+        joined = self._read("positions", start, stop, step)
         leaves, structure = jax.tree.flatten(self._template)
         parts = np.split(joined, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=2)
         shaped = [part.reshape(*part.shape[:2], *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-        return jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in shaped])
-
-    def log_density(self, start: int = 0, stop: int | None = None) -> Float[Array, "chains draws"]:
-        """Read log densities in nats, ``[chains, draws]``; raises as ``positions`` does."""
-        return jnp.asarray(self._read("log_density", start, stop))
-
-    @property
-    def _alive(self) -> np.ndarray:
-        return np.flatnonzero(self.failed_at < 0)
-
-    def _read(self, name: str, start: int, stop: int | None) -> np.ndarray:
-        stop = self.num_draws if stop is None else min(stop, self.num_draws)
-        return storage.read(self._arrays[name], np.s_[self._alive, start : max(start, stop)])
-
-    def _check_is_next_chunk(self, count: int) -> None:
-        expected = min(self._manifest["draws_per_chunk"], self._manifest["num_planned"] - self.num_draws)
-        if count != expected:
-            raise InputError(
-                str(self.path),
-                "appended draws",
-                f"{count} after {self.num_draws} of {self._manifest['num_planned']}",
-                f"{expected}",
-                "Make the store with the number of draws and the chunk size of the run.",
-            )
-
-    def _write_manifest(self) -> None:
-        storage.write_manifest(self.path / "manifest.json", self._manifest, **_FORMAT)
+        return jax.tree.unflatten(
+            structure, [jnp.asarray(part, leaf.dtype) for part, leaf in zip(shaped, leaves, strict=True)]
+        )
 
 
 def create_draws(
-    path: str | Path, template: Any, *, num_chains: int, num_draws: int, draws_per_chunk: int = 100
+    path: str | Path,
+    template: Any,
+    *,
+    num_chains: int,
+    num_draws: int,
+    draws_per_chunk: int | None = None,
+    storage_type: str | None = None,
 ) -> DrawStore:
     """Make an empty store.
 
@@ -131,36 +97,32 @@ def create_draws(
       num_chains: chains of the run, failing ones included.
       num_draws: draws of each chain that are planned; disk space is taken as they come.
       draws_per_chunk: the ``chunk_size`` of ``sample_chains``: draws in one ``append``, and in one file of a chain.
+        None takes a hundred, or as many as all chains have in 16 MiB.
+      storage_type: of the numbers on the disk, float32 or bfloat16; None stores them as they are. They are read as the
+        template's type. bfloat16 takes half the space of float32: it has eight binary digits, so that a parameter is
+        rounded by 2⁻⁸ of itself, 0.4 %, at the most.
 
     Raises:
-      InputError: if the directory has something in it, a number is not positive, or the leaves are of several types.
+      InputError: if the directory has something in it, a number is not positive, the leaves are of several types, or
+        the storage type is neither of the two.
       StorageError: if the disk is full.
     """
-    check_positive(num_chains=num_chains, num_draws=num_draws, draws_per_chunk=draws_per_chunk)
     leaves = _describe(template)
+    if draws_per_chunk is None:
+        draws_per_chunk = fitting_chunk(num_chains, sum(prod(leaf["shape"]) for leaf in leaves))
+    check_positive(num_chains=num_chains, num_draws=num_draws, draws_per_chunk=draws_per_chunk)
     dtypes = {leaf["dtype"] for leaf in leaves}
     if len(dtypes) != 1:
         raise InputError(
             "template", "types of the leaves", f"{sorted(dtypes)}", "one floating point type", "Convert the parameters."
         )
-    path = storage.new_directory(path)
-    manifest = {
-        "leaves": leaves,
-        "num_chains": num_chains,
-        "num_planned": num_draws,
-        "num_complete": 0,
-        "draws_per_chunk": draws_per_chunk,
-        "failed_at": [-1] * num_chains,
-    }
-    arrays = {
-        name: storage.create_array(
-            path / name, shape=shape, dtype=dtype, chunk_shape=(1, min(draws_per_chunk, num_draws), *shape[2:])
-        )
-        for name, (shape, dtype) in _layout(manifest).items()
-    }
-    store = DrawStore(path, manifest, arrays, template)
-    store._write_manifest()
-    return store
+    (own_type,) = dtypes
+    if storage_type is not None:
+        check_one_of(STORAGE_TYPES, "draws", "storage_type", storage_type)
+    manifest = empty_manifest(
+        "parameters", num_chains=num_chains, num_draws=num_draws, draws_per_chunk=draws_per_chunk
+    ) | {"leaves": leaves, "storage_type": storage_type or own_type}
+    return DrawStore(storage.new_directory(path), manifest, template)
 
 
 def open_draws(path: str | Path, template: Any | None = None) -> DrawStore:
@@ -177,7 +139,7 @@ def open_draws(path: str | Path, template: Any | None = None) -> DrawStore:
       CorruptDataError: if the manifest was altered, or does not agree with the arrays.
     """
     path = Path(path)
-    manifest = storage.read_manifest(path / "manifest.json", **_FORMAT)
+    manifest = read_manifest(path, "parameters")
     if template is None:
         template = _nested_dictionaries(manifest["leaves"], path)
     elif _describe(template) != manifest["leaves"]:
@@ -188,29 +150,28 @@ def open_draws(path: str | Path, template: Any | None = None) -> DrawStore:
             _in_words(_describe(template)),
             "Use the student that the draws were made with.",
         )
-    arrays = {
-        name: storage.open_array(path / name, shape=shape, dtype=dtype)
-        for name, (shape, dtype) in _layout(manifest).items()
-    }
-    return DrawStore(path, manifest, arrays, template)
+    return DrawStore(path, manifest, template)
 
 
-def count_draws(path: str | Path) -> tuple[int, int]:
-    """Draws of each chain that are complete, and those that are planned; may be asked while they are written.
+def blocks_of_draws(draws: Params | DrawStore, *, every: int = 1) -> Iterator[Params]:
+    """Draws of all chains, ``[chains, draws, ...]``, so few of them at a time that they need little memory.
 
-    Raises:
-      InputError: if there is no store.
-      CorruptDataError: if its manifest was altered.
+    Args:
+      draws: parameters stacked to ``[chains, draws, ...]``, or a store of them.
+      every: how many there are for each that is wanted, the first of them.
     """
-    manifest = storage.read_manifest(Path(path) / "manifest.json", **_FORMAT)
-    return manifest["num_complete"], manifest["num_planned"]
-
-
-def _layout(manifest: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and type of each array."""
-    size = sum(prod(leaf["shape"]) for leaf in manifest["leaves"])
-    shape = (manifest["num_chains"], manifest["num_planned"])
-    return {"positions": ((*shape, size), manifest["leaves"][0]["dtype"]), "log_density": (shape, "float32")}
+    if isinstance(draws, DrawStore):
+        num_draws, size = draws.num_draws, draws.num_chains * draws.num_parameters
+    else:
+        num_draws = jax.tree.leaves(draws)[0].shape[1]
+        size = tree_size(draws) // max(num_draws, 1)
+    length = every * max(1, _BLOCK_VALUES // max(size, 1))
+    for start in range(0, num_draws, length):
+        stop = min(start + length, num_draws)
+        if isinstance(draws, DrawStore):
+            yield draws.positions(start, stop, every)
+        else:
+            yield jax.tree.map(lambda leaf, rows=np.s_[start:stop:every]: leaf[:, rows], draws)
 
 
 def _describe(template: Any) -> list[dict[str, Any]]:

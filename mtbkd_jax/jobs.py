@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
@@ -18,9 +19,12 @@ from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_fi
 from mtbkd_jax.diagnostics import LEAST_DRAWS
 from mtbkd_jax.digits import digits_study
 from mtbkd_jax.distillation import Distillation, learn
+from mtbkd_jax.draws import DrawStore
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.folds import are_enough
 from mtbkd_jax.given_centers import read_params
+from mtbkd_jax.judging import judged_of
+from mtbkd_jax.kept_predictions import KeptPredictions, Probing
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
@@ -47,6 +51,7 @@ from mtbkd_jax.unfinished import (
     checkpoints_of_run,
     draws_of_run,
     is_finished,
+    kept_predictions_of_run,
     mark_finished,
     unfinished_run,
 )
@@ -76,12 +81,14 @@ def fit(config: "Fit") -> None:
     class_names = aligned.class_names or tuple(map(str, range(num_classes)))
     standardizer = Standardizer.fit(dataset.inputs) if config.standardize else None
     inputs = dataset.inputs if standardizer is None else standardizer(dataset.inputs)
+    probes = _read_probes(config, inputs.shape[1:], standardizer)
     student = config.student.build(inputs.shape[1:], num_classes)
     rule, weighting = _weighting(config, labels, aligned.names)
     given_centers = _given_centers(config.centers, student, aligned.names)
 
     learn_key, sample_key = jax.random.split(jax.random.key(config.seed))
     digests = {str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers])
+    digests |= {} if config.probes is None else {str(config.probes): sha256_of_file(config.probes)}
     with unfinished_run(config.out, config, digests, resume=config.resume) as path:
         if is_finished(path):
             console.print(f"{path} is finished: nothing is left to do.")
@@ -102,8 +109,9 @@ def fit(config: "Fit") -> None:
                 config=config.distillation,
                 store=LearnedFiles(path / "learned"),
             )
+            sink = _sink(config, path, student, lessons, order, choice, probes)
             posterior = _sample(
-                sample_key, path, student, lessons, choice, config.distillation, config.checkpoint_seconds, log
+                sample_key, path, student, lessons, choice, config.distillation, sink, config.checkpoint_seconds, log
             )
             log.begin("writing")
             result = Distillation(student, lessons, order, choice, posterior)
@@ -117,7 +125,6 @@ def fit(config: "Fit") -> None:
                 class_names=class_names,
                 standardizer=standardizer,
                 digests=digests,
-                probes=inputs,
             )
             storage.write_json(
                 path / "metrics.json",
@@ -210,7 +217,11 @@ def _run_digits(config: "Study", path: Path, console: Console, log: RunLog) -> N
         config=distillation_config,
         store=LearnedFiles(path / "learned"),
     )
-    posterior = _sample(keys[1], path, student, lessons, choice, distillation_config, config.checkpoint_seconds, log)
+    sampling = distillation_config.sampling
+    sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
+    posterior = _sample(
+        keys[1], path, student, lessons, choice, distillation_config, sink, config.checkpoint_seconds, log
+    )
     with _observed("sampling without teachers", log) as progress:
         plain = sample_posterior(
             keys[2], student, lessons, choice.no_teacher, config=distillation_config, progress=progress
@@ -290,12 +301,11 @@ def _sample(
     lessons: Lessons,
     choice: Choice,
     config: DistillationConfig,
+    sink: DrawStore | KeptPredictions,
     checkpoint_seconds: float,
     log: RunLog,
 ) -> SampledPosterior:
     """Sample the posterior of the settings chosen; the draws are on the disk, and so is where the chains stand."""
-    sampling = config.sampling
-    sink = draws_of_run(path, student, num_chains=sampling.num_chains, num_draws=sampling.num_draws)
     with (
         checkpoints_of_run(path, seconds_between=checkpoint_seconds) as checkpoints,
         _observed("sampling", log) as progress,
@@ -323,6 +333,43 @@ def _observed(phase: str, log: RunLog) -> Iterator[Progress]:
             log.report(report)
 
         yield observe
+
+
+def _sink(
+    config: "Fit",
+    path: Path,
+    student: Student,
+    lessons: Lessons,
+    order: np.ndarray,
+    choice: Choice,
+    probes: np.ndarray | None,
+) -> DrawStore | KeptPredictions:
+    """Where the draws go, or what is kept of them."""
+    sampling = config.distillation.sampling
+    sizes = {"num_chains": sampling.num_chains, "num_draws": sampling.num_draws}
+    if probes is None:
+        return draws_of_run(path, student, **sizes, storage_type=config.draws)
+    judged = judged_of(lessons, order, sampling.num_draws)
+    probing = Probing(student, probes, float(choice.settings.prediction_temperature), judged)
+    return kept_predictions_of_run(path, config.draws, probing, **sizes)
+
+
+def _read_probes(
+    config: "Fit", input_shape: tuple[int, ...], standardizer: Standardizer | None
+) -> Float[np.ndarray, "probes ..."] | None:
+    """The standardised probes of a run that keeps no parameters; None for one that does, and predicts anything."""
+    needs_probes = config.draws in ("predictions", "moments")
+    if needs_probes != (config.probes is not None):
+        found = f"{config.probes} with --draws {config.draws}"
+        expected = "a file with --draws predictions and --draws moments, and none otherwise"
+        raise InputError("--probes", "probes", found, expected, "Parameters predict any inputs, by `mtbkd predict`.")
+    if config.probes is None:
+        return None
+    probes = read_inputs(config.probes)
+    if probes.shape[1:] != input_shape:
+        found, expected = f"examples of shape {probes.shape[1:]}", f"{input_shape}, as in training"
+        raise InputError(str(config.probes), "inputs", found, expected, "Give the same features in the same order.")
+    return probes if standardizer is None else standardizer(probes)
 
 
 def _weighting(config: "Fit", labels: np.ndarray, teacher_names: Sequence[str]) -> tuple[str, WeightingRule]:

@@ -35,6 +35,7 @@ from mtbkd_jax.chains import BatchKey, DrawBatch, chain_mesh, copy_to_all, copy_
 from mtbkd_jax.checkpoints import Checkpoints
 from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_configuration
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
+from mtbkd_jax.draws import DrawStore, blocks_of_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.evidence import (
     NUM_BLOCKS,
@@ -57,11 +58,13 @@ from mtbkd_jax.examples import (
     minibatch_for,
     minibatch_of_blocks,
 )
+from mtbkd_jax.judging import NUM_PROBES, judged_log_density, judged_log_probs, rows_to_weigh_by
+from mtbkd_jax.kept_predictions import KeptPredictions
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
 from mtbkd_jax.posterior import find_mode_in_stages
-from mtbkd_jax.prediction import flatten_chains, flatten_weights, predictive_log_probs
+from mtbkd_jax.prediction import flatten_weights
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
-from mtbkd_jax.sampling import ChainRun, DrawSink, Progress, sample_chains, start_chains
+from mtbkd_jax.sampling import ChainRun, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.settings import (
     Component,
@@ -92,8 +95,6 @@ WORTH_SAMPLING = 1e-3
 
 MOST_PARAMETERS_TEMPERED = 1000
 """Parameters of the largest student whose evidence is found by tempering: minutes of two cores for each component."""
-
-_NUM_PROBES, _NUM_STACKED = 100, 500
 
 
 class SampledPosterior(NamedTuple):
@@ -135,7 +136,7 @@ def sample_posterior(
     settings: PosteriorSettings,
     *,
     config: DistillationConfig = DistillationConfig(),
-    sink: DrawSink | None = None,
+    sink: DrawStore | KeptPredictions | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> SampledPosterior:
@@ -150,7 +151,8 @@ def sample_posterior(
       lessons: what the teachers taught.
       settings: of the priors.
       config: how.
-      sink: where draws are streamed to; None keeps them in memory.
+      sink: where draws are streamed to, or what is kept of them; None keeps them in memory. Where a sink keeps no
+        parameters the evidence of components is not found from the chains, but by tempering or by Laplace.
       checkpoints: where the chains are saved now and then, and go on from; they need a sink.
       progress: called after each chunk of draws.
 
@@ -218,17 +220,16 @@ def sample_posterior(
     run = _run_chains(chain_key, sampler, step_size, modes, examples, own, sampling, sink, checkpoints, progress)
 
     alive = component_of_chain[run.failed_at < 0]
-    positions = run.positions if sink is None else sink.positions()
-    predictions = _chain_predictions(student, positions, lessons, settings)
+    predictions = _chain_predictions(student, run, lessons, settings)
     if sampling.chain_weighting == "stacking":
         stacked = _stacked(predictions, np.arange(alive.size))
         return SampledPosterior(run, alive, first_look, is_damped, stacked, is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1 and settings.temperature == 1:
-        refined = _refined_evidence(evidence_key, likelihood, examples, positions, components, alive)
+        refined = _refined_evidence(evidence_key, likelihood, examples, run.positions, components, alive)
         if refined is not None:
             weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
-    chain_weights, is_stacked = weights_of_chains(weights.weights, alive, np.asarray(run.info.log_density), predictions)
+    chain_weights, is_stacked = weights_of_chains(weights.weights, alive, judged_log_density(run), predictions)
     return SampledPosterior(run, alive, weights, is_damped, chain_weights, is_stacked)
 
 
@@ -240,7 +241,7 @@ def _run_chains(
     examples: Examples,
     components: Component,
     sampling: SamplingConfig,
-    sink: DrawSink | None,
+    sink: DrawStore | KeptPredictions | None,
     checkpoints: Checkpoints | None,
     progress: Progress | None,
 ) -> ChainRun:
@@ -277,6 +278,7 @@ def _run_chains(
         num_burn_in=num_burn_in,
         thinning=sampling.thinning,
         **shared,
+        chunk_size=100 if sink is None else sink.draws_per_chunk,
         sink=sink,
         checkpoints=checkpoints,
         progress=progress,
@@ -348,7 +350,7 @@ def weights_of_chains(
         chains = np.flatnonzero(component_of_chain == component)
         shares = np.full(chains.size, 1 / chains.size)
         if chains.size > 1 and predictions.labels.size >= chains.size and log_density.shape[1] >= LEAST_DRAWS:
-            diagnostics = diagnose(predictions.log_probs[chains, :, :_NUM_PROBES], log_density[chains])
+            diagnostics = diagnose(predictions.log_probs[chains, :, :NUM_PROBES], log_density[chains])
             if diagnostics.has_moved and not diagnostics.has_mixed:
                 shares, is_stacked = _stacked(predictions, chains), True
         chain_weights[chains] = component_weights[component] * shares
@@ -374,33 +376,29 @@ def _stacked(predictions: ChainPredictions, chains: Int[np.ndarray, " stacked"])
 
 
 def _chain_predictions(
-    student: Student, positions: Params, lessons: Lessons, settings: PosteriorSettings
+    student: Student, run: ChainRun, lessons: Lessons, settings: PosteriorSettings
 ) -> ChainPredictions:
     """Predictions of no more examples than stacking needs, which stand for all.
 
     An example's advice counts for power · λ labels: λ pseudo-labels, each worth what the power says.
     """
     labels = np.asarray(lessons.examples.labels)
-    labelled, advised = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    labelled, advised = rows_to_weigh_by(labels)
 
     def by_draw(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
-        num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
         if rows.size == 0:  # not every network takes no example at all
-            return np.zeros((num_chains, num_draws, 0, lessons.teacher_probs.shape[2]))
-        log_probs = predictive_log_probs(student, flatten_chains(positions), lessons.examples.inputs[rows])
-        return log_probs.reshape(num_chains, num_draws, *log_probs.shape[1:])
+            return np.zeros((*judged_log_density(run).shape, 0, lessons.teacher_probs.shape[2]))
+        return judged_log_probs(student, run, lessons, rows)
 
     @cache
     def advice() -> Advice:
-        # Neighbours in the user's order may be alike: rows from all over it.
-        rows = advised[np.linspace(0, advised.size - 1, min(_NUM_STACKED, advised.size)).astype(int)]
-        worth = float(settings.power * settings.concentration) * advised.size / max(rows.size, 1)
-        pool = pooled_probs(lessons.teacher_probs[rows], lessons.log_weights[rows])
-        log_probs = by_draw(rows)
+        worth = float(settings.power * settings.concentration) * (labels < 0).sum() / max(advised.size, 1)
+        pool = pooled_probs(lessons.teacher_probs[advised], lessons.log_weights[advised])
+        log_probs = by_draw(advised)
         return Advice(worth * np.asarray(pool), scipy.special.logsumexp(log_probs, axis=1) - np.log(log_probs.shape[1]))
 
-    rows = labelled[:_NUM_STACKED]
-    return ChainPredictions(labels[rows], by_draw(rows), labelled.size, advice, float(settings.temperature))
+    num_labels = int((labels >= 0).sum())
+    return ChainPredictions(labels[labelled], by_draw(labelled), num_labels, advice, float(settings.temperature))
 
 
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, num_chains: int) -> Params:
@@ -527,17 +525,20 @@ def _refined_evidence(
     key: Key,
     likelihood: MinibatchLogDensity,
     examples: Examples,
-    positions: Params,
+    draws: Params | DrawStore | KeptPredictions,
     components: Component,
     component_of_chain: Int[np.ndarray, " chains"],
 ) -> Evidence | None:
     """Evidence of the components that were sampled: from their chains, by tempering, or None where neither will do."""
     numbers, index_of_chain = np.unique(component_of_chain, return_inverse=True)
     sampled = tree_rows(components, numbers)
-    if jax.tree.leaves(positions)[0].shape[1] >= NUM_BLOCKS:
-        bridge = bridge_evidence(np.asarray(component_log_densities(positions, sampled)), index_of_chain)
-        if bridge.is_trustworthy:
-            return bridge.evidence
+    if not isinstance(draws, KeptPredictions):
+        blocks = [np.asarray(component_log_densities(block, sampled)) for block in blocks_of_draws(draws)]
+        log_densities = np.concatenate(blocks, axis=1)
+        if log_densities.shape[1] >= NUM_BLOCKS:
+            bridge = bridge_evidence(log_densities, index_of_chain)
+            if bridge.is_trustworthy:
+                return bridge.evidence
     if tree_size(tree_rows(sampled.center, 0)) > MOST_PARAMETERS_TEMPERED:
         return None
 

@@ -1,6 +1,6 @@
 """Predictions: log class probabilities of every draw on every input, in blocks that fit in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ from mtbkd_jax.uncertainty import DrawWeights, credible_upper, epistemic, mean_d
 
 _BLOCK_VALUES = 1 << 24
 """Hidden and output values held at a time, about: 64 MiB in float32."""
+
+_SUMMARISED_VALUES = 1 << 21
+"""Log class probabilities that are summarised at a time, about; to sort them takes several times their memory."""
 
 
 def predictive_log_probs(
@@ -83,16 +86,29 @@ def predict(
       temperature: what the logits are divided by.
       level: of the credible interval.
     """
-    blocks = [
+    return predict_from(_in_blocks(student, draws, inputs, temperature), draw_weights, level=level)
+
+
+def predict_from(
+    blocks: Iterable[Array | np.ndarray], draw_weights: DrawWeights | None = None, *, level: float = 0.95
+) -> Prediction:
+    """Predict from log class probabilities ``[draws, examples, classes]`` of one block of examples after the other."""
+    predictions = [
         Prediction(
             np.asarray(predictive_mean(log_probs, draw_weights)),
             np.asarray(mean_deviance(log_probs, draw_weights)),
             np.asarray(credible_upper(log_probs, draw_weights, level=level)),
             np.asarray(epistemic(log_probs, draw_weights)),
         )
-        for log_probs in _in_blocks(student, draws, inputs, temperature)
+        for log_probs in map(jnp.asarray, blocks)
     ]
-    return Prediction(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    return Prediction(*(np.concatenate(parts) for parts in zip(*predictions, strict=True)))
+
+
+def example_blocks(num_examples: int, num_draws: int, num_classes: int) -> list[slice]:
+    """Slices of the examples whose log class probabilities by every draw can be held."""
+    length = max(1, _SUMMARISED_VALUES // max(num_draws * num_classes, 1))
+    return [slice(start, start + length) for start in range(0, num_examples, length)]
 
 
 def flatten_chains(positions: Params) -> Params:

@@ -3,7 +3,8 @@
     RUN/config.json        what was asked for, and digests of the input files
     RUN/manifest.json      versions, seed, digests of the input files, teachers, classes, how inputs are standardised
     RUN/selection.json     the settings chosen and how every candidate did
-    RUN/draws/             the student's parameters
+    RUN/draws/             the student's parameters, or what is kept of their predictions
+    RUN/prediction.npz     of the probes, where no parameters are kept
     RUN/components.json    how probable each component of the weight-space prior is, and which chains have sampled it
     RUN/teachers.npz       per training example: id, weights and responsibilities with 90 % intervals, and the same
                            by class; component 0 is "nobody"
@@ -27,30 +28,48 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from mtbkd_jax import storage
 from mtbkd_jax.checks import check_one_of
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.diagnostics import Diagnostics, diagnose, to_arviz
 from mtbkd_jax.distillation import Distillation
+from mtbkd_jax.draw_chunks import kind_of_draws
 from mtbkd_jax.draws import DrawStore, open_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.function_prior import responsibilities
+from mtbkd_jax.judging import (
+    NUM_PROBES,
+    judged_every,
+    judged_log_density,
+    judged_log_probs,
+    judged_rows,
+    log_probs_by_chain,
+    rows_of_probes,
+)
+from mtbkd_jax.kept_predictions import (
+    KeptPredictions,
+    MomentStore,
+    PredictionStore,
+    PredictiveMoments,
+    open_kept_predictions,
+)
 from mtbkd_jax.lessons import with_components
 from mtbkd_jax.metrics import classification_metrics, out_of_distribution_auroc
 from mtbkd_jax.posterior_sampling import SampledPosterior
-from mtbkd_jax.prediction import Prediction, flatten_chains, flatten_weights, predict, predictive_log_probs
+from mtbkd_jax.prediction import Prediction, example_blocks, flatten_weights, predict_from
 from mtbkd_jax.students import Student, cnn, mlp
-from mtbkd_jax.types import Key, Params
+from mtbkd_jax.types import Key
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, mean_deviance, predictive_entropy, predictive_mean
 
 if TYPE_CHECKING:
     from arviz import InferenceData
 
 _FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.run", "version": 3}
-_NUM_PROBES = 100
-_RESPONSIBILITY_BLOCK = 2048
+_RESPONSIBILITY_VALUES = 1 << 22
+"""Log class probabilities whose responsibilities are found at a time; their quantiles take several times the memory."""
+
 _PACKAGES = (
     "mtbkd-jax",
     "jax",
@@ -103,7 +122,7 @@ class Run:
       input_shape: of one example.
       standardizer: of the inputs, or None where they are taken as they are.
       class_names: in the order of the logits.
-      draws: the student's parameters.
+      draws: the student's parameters, or what is kept of their predictions.
       chain_weights: what the draws of each chain count together, ``[chains]``.
       prediction_temperature: what predictions divide the student's logits by.
     """
@@ -113,7 +132,7 @@ class Run:
     input_shape: tuple[int, ...]
     standardizer: Standardizer | None
     class_names: tuple[str, ...]
-    draws: DrawStore
+    draws: DrawStore | PredictionStore | MomentStore
     chain_weights: np.ndarray
     prediction_temperature: float
 
@@ -130,14 +149,14 @@ class Run:
         return inputs if self.standardizer is None else self.standardizer(inputs)
 
     def predict(self, inputs: np.ndarray, *, level: float = 0.95) -> Prediction:
-        """Predict raw inputs ``[examples, ...]``."""
-        return predict(
-            self.student,
-            self._flat_draws(),
-            self.standardize(inputs),
-            jnp.asarray(self.draw_weights),
-            temperature=self.prediction_temperature,
-            level=level,
+        """Predict raw inputs ``[examples, ...]``.
+
+        Raises:
+          InputError: if the inputs are not as those of the training, or the run keeps no parameters.
+        """
+        blocks = example_blocks(len(inputs), self.draw_weights.size, len(self.class_names))
+        return predict_from(
+            (self.log_probs(inputs[block]) for block in blocks), jnp.asarray(self.draw_weights), level=level
         )
 
     @property
@@ -146,9 +165,30 @@ class Run:
         return flatten_weights(self.chain_weights, self.draws.num_draws)
 
     def log_probs(self, inputs: np.ndarray) -> np.ndarray:
-        """Log class probabilities of every draw, ``[draws, examples, classes]``."""
-        temperature = self.prediction_temperature
-        return predictive_log_probs(self.student, self._flat_draws(), self.standardize(inputs), temperature=temperature)
+        """Log class probabilities of every draw, ``[draws, examples, classes]``; raises as ``predict`` does."""
+        if not isinstance(self.draws, DrawStore):
+            found, expected = f"{self.draws.kind} of a probe set alone", "the parameters of the draws"
+            action = "Read prediction.npz or `Run.kept_prediction`, or begin another run with --draws float32."
+            raise InputError(str(self.path), "draws", found, expected, action)
+        inputs, temperature = self.standardize(inputs), self.prediction_temperature
+        by_chain = log_probs_by_chain(self.student, self.draws, inputs, temperature=temperature)
+        return by_chain.reshape(-1, *by_chain.shape[2:])
+
+    def kept_prediction(self, *, level: float = 0.95) -> Prediction | PredictiveMoments:
+        """What the posterior says of the probes that were named before the run, in their order.
+
+        Args:
+          level: of the credible interval, which moments have none of.
+
+        Raises:
+          InputError: if the run keeps parameters, from which everything can be predicted.
+        """
+        if isinstance(self.draws, MomentStore):
+            return self.draws.moments(self.chain_weights)
+        if isinstance(self.draws, PredictionStore):
+            return self.draws.prediction(self.chain_weights, level=level)
+        action = "Predict the inputs by `Run.predict`."
+        raise InputError(str(self.path), "draws", "parameters", "predictions of a probe set", action)
 
     def to_arviz(
         self, inputs: np.ndarray, labels: np.ndarray, *, ids: Sequence[str] | np.ndarray, key: Key
@@ -172,9 +212,6 @@ class Run:
             key=key,
         )
 
-    def _flat_draws(self) -> Any:
-        return flatten_chains(self.draws.positions())
-
 
 def finish_run(
     path: Path,
@@ -187,7 +224,7 @@ def finish_run(
     class_names: Sequence[str],
     standardizer: Standardizer | None,
     digests: Mapping[str, str],
-    probes: np.ndarray,
+    probes: np.ndarray | None = None,
 ) -> tuple[Diagnostics, "PosteriorResponsibilities"]:
     """Write everything but the metrics, and the manifest at the end.
 
@@ -201,7 +238,8 @@ def finish_run(
       class_names: in the order of the logits.
       standardizer: of the inputs, or None.
       digests: SHA-256 of each input file.
-      probes: standardised inputs on whose predictions convergence is judged; the first hundred are used.
+      probes: standardised inputs on whose predictions convergence is judged, of which the first hundred are used; None
+        takes the training examples, and so does a run that keeps no parameters.
 
     Returns:
       Whether the chains have mixed, and whom the student follows.
@@ -211,17 +249,12 @@ def finish_run(
     examples = distillation.lessons.examples
     posterior = distillation.posterior
     run = posterior.run
-    draws = flatten_chains(run.positions.positions() if isinstance(run.positions, DrawStore) else run.positions)
     components = component_names(posterior, teacher_names)
     storage.write_json(path / "selection.json", distillation.choice.to_json())
 
     prediction_temperature = float(distillation.choice.settings.prediction_temperature)
-    probe_log_probs = predictive_log_probs(
-        distillation.student, draws, probes[:_NUM_PROBES], temperature=prediction_temperature
-    )
-    shape = (*np.shape(run.info.log_density), *probe_log_probs.shape[1:])
-    probe_log_probs = probe_log_probs.reshape(shape)
-    log_density = np.asarray(run.info.log_density)
+    probe_log_probs = _of_probes(distillation, probes)
+    log_density = judged_log_density(run)
     # Chains of different components are meant to differ.
     diagnostics_of = {}
     for number in np.unique(posterior.component_of_chain):
@@ -239,7 +272,7 @@ def finish_run(
     )
     storage.write_json(path / "components.json", components_to_json(posterior, teacher_names))
 
-    record = posterior_responsibilities(distillation, draws, len(class_names))
+    record = posterior_responsibilities(distillation, len(class_names))
     in_users_order = np.argsort(distillation.order)
     with storage.translated_errors(path / "teachers.npz"):
         np.savez_compressed(
@@ -259,13 +292,17 @@ def finish_run(
         "traces": figures.traces(
             log_density,
             probe_log_probs[:, :, :3],
-            probe_names=[f"probe {i}" for i in range(min(3, len(probes)))],
+            probe_names=[f"probe {i}" for i in range(min(3, probe_log_probs.shape[2]))],
             class_names=tuple(class_names),
         ),
     }
     if distillation.choice.curve:
         drawn["cross_validation"] = figures.cross_validation(distillation.choice)
     figures.save_figures(drawn, path / "figures")
+    if isinstance(run.positions, PredictionStore):
+        write_prediction(path / "prediction.npz", run.positions.prediction(posterior.chain_weights))
+    if isinstance(run.positions, MomentStore):
+        write_prediction(path / "prediction.npz", run.positions.moments(posterior.chain_weights))
 
     storage.write_manifest(
         path / "manifest.json",
@@ -300,7 +337,11 @@ def open_run(path: str | Path) -> Run:
     input_shape = tuple(manifest["input_shape"])
     student = config.build(input_shape, len(manifest["class_names"]))
     standardizer = None if manifest["standardizer"] is None else Standardizer.from_json(manifest["standardizer"])
-    store = open_draws(path / "draws", jax.eval_shape(student.init, jax.random.key(0)))
+    store: DrawStore | PredictionStore | MomentStore
+    if kind_of_draws(path / "draws") == "parameters":
+        store = open_draws(path / "draws", jax.eval_shape(student.init, jax.random.key(0)))
+    else:
+        store = open_kept_predictions(path / "draws")
     chain_weights = np.asarray(manifest["chain_weights"])
     return Run(
         path,
@@ -314,8 +355,28 @@ def open_run(path: str | Path) -> Run:
     )
 
 
+def write_prediction(path: Path, prediction: Prediction | PredictiveMoments) -> None:
+    """Write it as an NPZ file, a field for each attribute."""
+    with storage.translated_errors(path), path.open("wb") as file:
+        np.savez_compressed(file, **prediction._asdict())
+
+
+def _of_probes(
+    distillation: Distillation, probes: np.ndarray | None
+) -> Float[np.ndarray, "chains judged probes classes"]:
+    """Log class probabilities of the examples on which convergence is judged, as they are predicted."""
+    run, temperature = distillation.posterior.run, float(distillation.choice.settings.prediction_temperature)
+    if probes is not None and not isinstance(run.positions, KeptPredictions):
+        inputs, every = probes[:NUM_PROBES], judged_every(run.info.log_density.shape[1])
+        return log_probs_by_chain(distillation.student, run.positions, inputs, every=every, temperature=temperature)
+    log_probs = judged_log_probs(distillation.student, run, distillation.lessons, rows_of_probes(distillation.order))
+    return np.asarray(jax.nn.log_softmax(log_probs / temperature))
+
+
 class PosteriorResponsibilities(NamedTuple):
     """How far the student's predictions follow each teacher, over the posterior; component 0 is "nobody".
+
+    Where a run keeps no parameters they are known of the training examples that it is judged by, and NaN elsewhere.
 
     Attributes:
       mean: of each example, ``[examples, components]``.
@@ -350,41 +411,42 @@ class PosteriorResponsibilities(NamedTuple):
         }
 
 
-def posterior_responsibilities(
-    distillation: Distillation, draws: Params, num_classes: int
-) -> PosteriorResponsibilities:
-    """Responsibilities over the draws ``[draws, ...]``, by their weights, in the lessons' order."""
-    examples = with_components(distillation.lessons, distillation.choice.settings)
-    draw_weights = distillation.posterior.draw_weights
-    labels = np.asarray(examples.labels)
+def posterior_responsibilities(distillation: Distillation, num_classes: int) -> PosteriorResponsibilities:
+    """Responsibilities over the draws that a run is judged by, with the weights of their chains; in lessons' order."""
+    posterior, lessons = distillation.posterior, distillation.lessons
+    examples = with_components(lessons, distillation.choice.settings)
+    rows = judged_rows(posterior.run, lessons)
+    labels = np.asarray(examples.labels)[rows]
+    num_judged = judged_log_density(posterior.run).shape[1]
+    draw_weights = flatten_weights(posterior.chain_weights, num_judged)
 
     @jax.jit
-    def of_block(draws, block):
-        return jax.lax.map(
-            lambda params: responsibilities(distillation.student.apply(params, block.inputs), block.components), draws
-        )
+    def of_block(log_probs, components):
+        return jax.lax.map(lambda of_draw: responsibilities(of_draw, components), log_probs)
 
     def summary(values):
         """Mean over draws, and the ends of the interval."""
         ends = np.quantile(values, (0.05, 0.95), axis=0, weights=draw_weights, method="inverted_cdf")
         return np.tensordot(draw_weights, values, axes=1), ends
 
-    means, intervals = [], []
-    sums = np.zeros((draw_weights.size, num_classes, examples.components.log_offsets.shape[1]))
-    total = np.zeros((draw_weights.size, sums.shape[2]))
-    for start in range(0, labels.size, _RESPONSIBILITY_BLOCK):
-        block = jax.tree.map(lambda leaf, start=start: leaf[start : start + _RESPONSIBILITY_BLOCK], examples)
-        values = np.asarray(of_block(draws, block))
-        mean, ends = summary(values)
-        means.append(mean)
-        intervals.append(ends)
+    shape = examples.components.log_offsets.shape
+    mean, interval = np.full(shape, np.nan), np.full((2, *shape), np.nan)
+    sums = np.zeros((draw_weights.size, num_classes, shape[1]))
+    total = np.zeros((draw_weights.size, shape[1]))
+    length = max(1, _RESPONSIBILITY_VALUES // (draw_weights.size * max(num_classes, shape[1])))
+    for start in range(0, rows.size, length):
+        block = rows[start : start + length]
+        log_probs = judged_log_probs(distillation.student, posterior.run, lessons, block)
+        components = jax.tree.map(lambda leaf, block=block: leaf[block], examples.components)
+        values = np.asarray(of_block(log_probs.reshape(-1, *log_probs.shape[2:]), components))
+        mean[block], interval[:, block] = summary(values)
         total += values.sum(1)
-        for label in np.unique(block.labels[block.labels >= 0]):
-            sums[:, label] += values[:, np.asarray(block.labels) == label].sum(1)
+        block_labels = labels[start : start + length]
+        for label in np.unique(block_labels[block_labels >= 0]):
+            sums[:, label] += values[:, block_labels == label].sum(1)
     counts = np.bincount(labels[labels >= 0], minlength=num_classes)
     by_class = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
-    of_each = np.concatenate(means), np.concatenate(intervals, axis=1)
-    return PosteriorResponsibilities(*of_each, *summary(by_class), *summary(total / labels.size))
+    return PosteriorResponsibilities(mean, interval, *summary(by_class), *summary(total / rows.size))
 
 
 def component_names(posterior: SampledPosterior, teacher_names: Sequence[str]) -> tuple[str, ...]:

@@ -96,14 +96,18 @@ Progress = Callable[[ChunkReport], None]
 class DrawSink(Protocol):
     """Where draws go as they come, such as ``draws.DrawStore``."""
 
+    @property
+    def draws_per_chunk(self) -> int:
+        """Draws of one ``append``: the ``chunk_size`` of the run; the last one may have fewer."""
+
     def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
         """Take the next draws: ``[chains, draws, ...]``, ``[chains, draws]``, and ``[chains]`` as in ``ChainRun``."""
 
-    def positions(self) -> Params:
-        """All draws taken, ``[chains, draws, ...]``, without the chains that failed."""
+    def state(self) -> Any:
+        """What a checkpoint must save, as a pytree of arrays, for ``truncate`` to go back to the draws taken so far."""
 
-    def truncate(self, num_draws: int) -> None:
-        """Forget the draws of every chain beyond the first ``num_draws``."""
+    def truncate(self, num_draws: int, state: Any) -> None:
+        """Forget the draws of every chain beyond the first ``num_draws``, after which the state was this one."""
 
 
 class ChainRun(NamedTuple):
@@ -147,11 +151,13 @@ class _Saved(NamedTuple):
       states: of the sampler, stacked over chains.
       failed_at: as in ``ChainRun``.
       info: of the draws so far, and room for those to come, ``[chains, num_draws]``.
+      sink: its state.
     """
 
     states: Any
     failed_at: Any
     info: SamplerInfo
+    sink: Any
 
 
 class _Chunk(NamedTuple):
@@ -236,7 +242,8 @@ def sample_chains(
     chunk_size = min(chunk_size, num_draws)
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
     chunks = list(_plan(kept_steps, num_burn_in, chunk_size, thinning))
-    begun = _Saved(states, jnp.full(num_chains, -1, jnp.int32), _no_info(states, num_chains, num_draws))
+    no_info, no_draws = _no_info(states, num_chains, num_draws), None if sink is None else sink.state()
+    begun = _Saved(states, jnp.full(num_chains, -1, jnp.int32), no_info, no_draws)
     num_done, num_kept, saved = 0, 0, begun
     length = {
         "num_chains": num_chains,
@@ -249,7 +256,7 @@ def sample_chains(
         if (found := checkpoints.latest(length, begun)) is not None:
             num_done, saved = found
             num_kept = sum(len(chunk.gaps) for chunk in chunks[:num_done] if chunk.is_kept)
-        sink.truncate(num_kept)  # draws that came after the last checkpoint will come again
+        sink.truncate(num_kept, saved.sink)  # draws that came after the last checkpoint will come again
     chains = copy_to_chains(_Chain(jnp.arange(num_chains), own_data, saved.states, jnp.asarray(saved.failed_at)), mesh)
 
     def compute() -> Iterator[tuple[int, _Chunk, _Draws, Any, Any]]:
@@ -284,10 +291,10 @@ def sample_chains(
         if progress is not None:
             steps_done = chunk.first_step + int(chunk.gaps.sum())
             progress(ChunkReport(steps_done, int(kept_steps[-1]), num_draws, info, kept, failed_at))
-        if checkpoints is not None and to_save is not None:
+        if checkpoints is not None and sink is not None and to_save is not None:
             # Of the same size however many draws there are, so that it can be read back.
             info = _on_host(_joined(kept, begun.info), num_draws)
-            checkpoints.save(number, length, _Saved(on_this_host(to_save), failed_at, info))
+            checkpoints.save(number, length, _Saved(on_this_host(to_save), failed_at, info, sink.state()))
 
     alive = failed_at < 0
     info = jax.tree.map(lambda rows: jnp.asarray(rows[alive]), kept)

@@ -48,7 +48,12 @@ def new_directory(path: str | Path) -> Path:
 
 
 def create_array(
-    path: str | Path, *, shape: Sequence[int], dtype: DTypeLike, chunk_shape: Sequence[int]
+    path: str | Path,
+    *,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    chunk_shape: Sequence[int],
+    part_shape: Sequence[int] | None = None,
 ) -> ts.TensorStore:
     """Create an array whose chunks are written with checksums.
 
@@ -56,16 +61,21 @@ def create_array(
       path: the directory of the array; it must not hold one yet.
       shape: how long each axis is.
       dtype: of the elements.
-      chunk_shape: what is stored in one file, and so what is read or written at the least.
+      chunk_shape: what is stored in one file, and so what is written at the least.
+      part_shape: what is read of a file at the least, with a checksum of its own; None is all of it.
 
     Raises:
       StorageError: if the disk is full or does not let us write.
     """
+    codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    if part_shape is not None:
+        sharding = {"chunk_shape": list(part_shape), "codecs": codecs, "index_codecs": codecs}
+        codecs = [{"name": "sharding_indexed", "configuration": sharding}]
     metadata = {
         "shape": list(shape),
         "data_type": np.dtype(dtype).name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "codecs": codecs,
     }
     with translated_errors(path):
         return ts.open(_spec(path) | {"metadata": metadata}, create=True).result()

@@ -3,7 +3,7 @@
     RUN/.lock            held by the process that writes the run; the system frees it when that process ends, however
     RUN/config.json      what was asked for, and the digests of the input files
     RUN/learned/         the weights of the teachers, the centers and the settings, once they are learned
-    RUN/draws/           the draws so far
+    RUN/draws/           the draws so far, or what is kept of them
     RUN/checkpoints/     where the chains stand; removed as the last act
     RUN/log.jsonl        what the run is at (``run_log``), and RUN/tensorboard/ with the same numbers if asked for
 
@@ -30,8 +30,16 @@ from mtbkd_jax.centers import Centers
 from mtbkd_jax.checkpoints import ChainCheckpoints
 from mtbkd_jax.data import sha256_of_file
 from mtbkd_jax.distillation import Learned
-from mtbkd_jax.draws import DrawStore, count_draws, create_draws, open_draws
+from mtbkd_jax.draw_chunks import count_draws
+from mtbkd_jax.draws import DrawStore, create_draws, open_draws
 from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.kept_predictions import (
+    MomentStore,
+    PredictionStore,
+    Probing,
+    create_kept_predictions,
+    open_kept_predictions,
+)
 from mtbkd_jax.run_log import LOG, TENSORBOARD
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student
@@ -221,13 +229,32 @@ def _arrays_of(learned: Learned) -> dict[str, Any]:
     return centers | {"log_weights": learned.log_weights, "mean_weights": learned.centers.mean_weights}
 
 
-def draws_of_run(path: Path, student: Student, *, num_chains: int, num_draws: int) -> DrawStore:
+def draws_of_run(
+    path: Path, student: Student, *, num_chains: int, num_draws: int, storage_type: str = "float32"
+) -> DrawStore:
     """The store that a run's draws are streamed to: the one that is there, or an empty one."""
     template = jax.eval_shape(student.init, jax.random.key(0))
-    if (path / "draws" / "manifest.json").exists():
+    if _has_draws(path):
         return open_draws(path / "draws", template)
-    shutil.rmtree(path / "draws", ignore_errors=True)  # killed before the manifest: without a draw
-    return create_draws(path / "draws", template, num_chains=num_chains, num_draws=num_draws)
+    sizes = {"num_chains": num_chains, "num_draws": num_draws}
+    return create_draws(path / "draws", template, **sizes, storage_type=storage_type)
+
+
+def kept_predictions_of_run(
+    path: Path, kind: str, probing: Probing, *, num_chains: int, num_draws: int
+) -> PredictionStore | MomentStore:
+    """The store of what a run keeps of its draws' predictions: the one that is there, or an empty one."""
+    if _has_draws(path):
+        return open_kept_predictions(path / "draws", probing)
+    return create_kept_predictions(kind, path / "draws", probing, num_chains=num_chains, num_draws=num_draws)
+
+
+def _has_draws(path: Path) -> bool:
+    """Whether there is a store; what a kill has left without a manifest, and so without a draw, is removed."""
+    if (path / "draws" / "manifest.json").exists():
+        return True
+    shutil.rmtree(path / "draws", ignore_errors=True)
+    return False
 
 
 @contextmanager

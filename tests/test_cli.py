@@ -2,13 +2,16 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mtbkd_jax.cli import main
 from mtbkd_jax.draws import open_draws
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.given_centers import write_params
 from mtbkd_jax.run_log import read_log
 from mtbkd_jax.runs import open_run
@@ -105,6 +108,49 @@ def test_the_same_seed_repeats_the_run_to_the_bit(files, run):
     first, second = (jax.tree.leaves(open_draws(path / "draws").positions()) for path in (run, files / "again"))
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_draws_in_bfloat16_are_those_of_float32_rounded(files, run):
+    fit(files, files / "rounded", "--draws", "bfloat16")
+    exact, rounded = (jax.tree.leaves(open_draws(path / "draws").positions()) for path in (run, files / "rounded"))
+    for a, b in zip(exact, rounded, strict=True):
+        np.testing.assert_array_equal(a.astype(jnp.bfloat16).astype(jnp.float32), b)
+    inputs = np.load(files / "test.npz")["inputs"]
+    probs = [open_run(path).predict(inputs).probs for path in (run, files / "rounded")]
+    np.testing.assert_allclose(*probs, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["predictions", "moments"])
+def test_a_run_may_keep_the_predictions_of_probes_alone(files, run, kind, capsys):
+    out = files / kind
+    fit(files, out, "--draws", kind, "--probes", str(files / "test.npz"))
+    opened, kept = open_run(out), np.load(out / "prediction.npz")
+    # The same draws; the evidence of components may be another, since it is not found from the chains.
+    expected = replace(open_run(run), chain_weights=opened.chain_weights).predict(np.load(files / "test.npz")["inputs"])
+    assert "credible_upper" in kept or kind == "moments"
+    for name in {"probs", "mean_deviance", "credible_upper", "epistemic"} & set(kept):
+        np.testing.assert_allclose(kept[name], getattr(expected, name), rtol=1e-3, atol=1e-5)
+        np.testing.assert_array_equal(kept[name], getattr(opened.kept_prediction(), name))
+
+    diagnostics = [json.loads((path / "diagnostics.json").read_text()) for path in (run, out)]
+    assert diagnostics[0]["median_r_hat"] == pytest.approx(diagnostics[1]["median_r_hat"], rel=1e-3)
+    followed = [np.load(path / "teachers.npz")["responsibilities"] for path in (run, out)]
+    if np.array_equal(opened.chain_weights, open_run(run).chain_weights):
+        np.testing.assert_allclose(*followed, atol=1e-3)
+
+    main(["status", str(out)])
+    assert "20 of 20 draws" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["predict", str(out), "--inputs", str(files / "test.npz"), "--output", str(files / "refused.npz")])
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"{kind} of a probe set alone" in message
+    assert "prediction.npz" in message
+    assert not (files / "refused.npz").exists()
+
+
+def test_a_run_that_keeps_parameters_has_no_kept_prediction(run):
+    with pytest.raises(InputError, match="parameters"):
+        open_run(run).kept_prediction()
 
 
 def test_a_center_can_be_given(files):
@@ -210,6 +256,8 @@ def test_evaluate_writes_metrics_and_figures(files, run):
                 ("--student.hidden", "0"),
                 ("--seed", str(2**64)),
                 ("--checkpoint-seconds", "nan"),
+                ("--draws", "moments"),
+                ("--probes", "FILES/test.npz"),
             ]
         ),
         pytest.param(["predict", "RUN", "--inputs", "FILES", "--output", "FILES/x.npz"], id="inputs are a directory"),

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbkd_jax.draws import create_draws, open_draws
+from mtbkd_jax.draws import blocks_of_draws, create_draws, open_draws
 from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
+from mtbkd_jax.storage import read_manifest, write_manifest
 
 TEMPLATE = {"dense": {"bias": jnp.zeros(3), "kernel": jnp.zeros((2, 3))}, "scale": jnp.zeros(())}
 ALIVE = np.array([-1, -1])
@@ -173,3 +174,67 @@ def test_leaves_of_several_types_are_refused(tmp_path):
     template = {"a": jnp.zeros(1), "b": jnp.zeros(1, jnp.float16)}
     with pytest.raises(InputError, match="types"):
         create_draws(tmp_path / "draws", template, num_chains=2, num_draws=7)
+
+
+def test_bfloat16_takes_half_the_space_and_rounds_to_the_nearest(tmp_path):
+    sizes = {"num_chains": 2, "num_draws": 3}
+    exact = create_draws(tmp_path / "exact", TEMPLATE, **sizes)
+    rounded = create_draws(tmp_path / "rounded", TEMPLATE, storage_type="bfloat16", **sizes)
+    positions, log_density = some_draws(3)
+    for store in (exact, rounded):
+        store.append(positions, log_density, ALIVE)
+    opened = open_draws(rounded.path, TEMPLATE)
+    for leaf, expected in zip(jax.tree.leaves(opened.positions()), jax.tree.leaves(positions), strict=True):
+        assert leaf.dtype == jnp.float32
+        np.testing.assert_allclose(leaf, expected, rtol=2**-8, atol=0)
+        np.testing.assert_array_equal(leaf, expected.astype(jnp.bfloat16).astype(np.float32))
+    np.testing.assert_array_equal(opened.log_density(), log_density)
+    # Besides checksums and an index, ten numbers of each of three draws.
+    exact_size, rounded_size = (chunk_files(store)[0].stat().st_size for store in (exact, rounded))
+    assert exact_size - rounded_size == 3 * 10 * 2
+
+
+def test_one_draw_is_read_whatever_has_become_of_the_others_of_its_chunk(store):
+    positions, _ = fill(store)
+    file = chunk_files(store)[0]
+    content = bytearray(file.read_bytes())
+    content[5] ^= 1  # of the first draw
+    file.write_bytes(content)
+    jax.tree.map(
+        np.testing.assert_array_equal, store.positions(1, 7, 2), jax.tree.map(lambda leaf: leaf[:, 1::2], positions)
+    )
+    with pytest.raises(CorruptDataError):
+        store.positions(0, 1)
+
+
+def test_another_storage_type_is_refused(tmp_path):
+    with pytest.raises(InputError, match="storage_type"):
+        create_draws(tmp_path / "draws", TEMPLATE, num_chains=2, num_draws=7, storage_type="int8")
+
+
+def test_draws_that_an_earlier_version_wrote_can_be_read(store):
+    positions, _ = fill(store)
+    path = store.path / "manifest.json"
+    manifest = read_manifest(path, format_name="mtbkd_jax.draws", version=2)
+    of_version_1 = {name: manifest[name] for name in manifest if name not in ("kind", "storage_type", "format")}
+    write_manifest(path, of_version_1 | {"draws_per_chunk": 3}, format_name="mtbkd_jax.draws", version=1)
+    jax.tree.map(np.testing.assert_array_equal, open_draws(store.path).positions(), positions)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("values", [1, 40, 1 << 23])
+def test_blocks_of_draws_are_all_of_them_or_every_so_many(store, monkeypatch, every, values):
+    monkeypatch.setattr("mtbkd_jax.draws._BLOCK_VALUES", values)
+    positions, _ = fill(store)
+    for draws in (jax.tree.map(jnp.asarray, positions), store):
+        blocks = list(blocks_of_draws(draws, every=every))
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *blocks)
+        jax.tree.map(np.testing.assert_array_equal, joined, jax.tree.map(lambda leaf: leaf[:, ::every], positions))
+        # Two chains of ten parameters.
+        assert max(jax.tree.leaves(block)[0].shape[1] for block in blocks) <= max(1, values // 20)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(10, 100), (100_000, 20), (10**8, 1)])
+def test_a_chunk_has_as_many_draws_as_fit_in_little_memory(tmp_path, size, expected):
+    template = jax.ShapeDtypeStruct((size,), jnp.float32)
+    assert create_draws(tmp_path / "draws", template, num_chains=2, num_draws=1000).draws_per_chunk == expected
