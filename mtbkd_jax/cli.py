@@ -12,12 +12,19 @@ from typing import Annotated, Literal
 
 import tyro
 
+from mtbkd_jax.errors import InputError, MTBKDError
 from mtbkd_jax.machine import use_machine
+from mtbkd_jax.processes import Processes, join_processes, leave, processes_among
 
-use_machine()  # before the imports below, some of whose libraries make an array
+# Both before the imports below, some of whose libraries make an array.
+use_machine()
+try:
+    join_processes(processes_among(sys.argv[1:]))
+except InputError as error:
+    print(f"mtbkd: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 from mtbkd_jax.configuration import DistillationConfig  # noqa: E402
-from mtbkd_jax.errors import InputError, MTBKDError  # noqa: E402
 from mtbkd_jax.runs import StudentConfig  # noqa: E402
 
 
@@ -78,6 +85,9 @@ class Fit:
     probes: Path | None = None
     """An NPZ file with ``inputs [N, ...]``, raw as those of the training: the only ones that can be predicted from
     ``predictions`` and ``moments``, which need them."""
+    processes: Processes = field(default_factory=Processes)
+    """Other processes that take a part of the chains and of the data, each started by this command with its own number;
+    all of them see the same files."""
     seed: int = 0
     """The result depends on it and on the other options alone."""
     resume: bool = False
@@ -185,4 +195,4 @@ def main(arguments: list[str] | None = None) -> None:
         command()
     except MTBKDError as error:
         print(f"mtbkd: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, InputError) else 1) from None
+        leave(2 if isinstance(error, InputError) else 1)

@@ -1,9 +1,11 @@
 """The jobs behind the commands: from files to a run directory, and from there to predictions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
+from mtbkd_jax.checkpoints import SharedCheckpoints
 from mtbkd_jax.checks import check_labels, check_not_negative, check_seed, check_whole
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
@@ -26,8 +29,9 @@ from mtbkd_jax.given_centers import read_params
 from mtbkd_jax.judging import judged_of
 from mtbkd_jax.kept_predictions import KeptPredictions, Probing
 from mtbkd_jax.lessons import Lessons
-from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
+from mtbkd_jax.posterior_sampling import SampledPosterior, follow_sampling, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.processes import from_first, is_first, wait_for_all
 from mtbkd_jax.progress import progress_bar
 from mtbkd_jax.run_log import RunLog, check_tensorboard, log_of_run
 from mtbkd_jax.runs import (
@@ -89,26 +93,32 @@ def fit(config: "Fit") -> None:
     learn_key, sample_key = jax.random.split(jax.random.key(config.seed))
     digests = {str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers])
     digests |= {} if config.probes is None else {str(config.probes): sha256_of_file(config.probes)}
+    teach = partial(
+        learn,
+        learn_key,
+        inputs,
+        labels,
+        aligned.logits,
+        student,
+        teacher_softening=aligned.softening,
+        weighting=weighting,
+        given_centers=given_centers,
+        groups=dataset.groups,
+        config=config.distillation,
+        store=LearnedFiles(config.out / "learned"),
+    )
+    if not is_first():
+        _follow_fit(config, teach, sample_key, student)
+        return
     with unfinished_run(config.out, config, digests, resume=config.resume) as path:
-        if is_finished(path):
+        if bool(from_first(np.array(is_finished(path)))):
             console.print(f"{path} is finished: nothing is left to do.")
             return
         with log_of_run(path, tensorboard=config.tensorboard) as log:
             console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
             log.begin("learning")
-            lessons, order, choice = learn(
-                learn_key,
-                inputs,
-                labels,
-                aligned.logits,
-                student,
-                teacher_softening=aligned.softening,
-                weighting=weighting,
-                given_centers=given_centers,
-                groups=dataset.groups,
-                config=config.distillation,
-                store=LearnedFiles(path / "learned"),
-            )
+            lessons, order, choice = teach()
+            wait_for_all("learned")
             sink = _sink(config, path, student, lessons, order, choice, probes)
             posterior = _sample(
                 sample_key, path, student, lessons, choice, config.distillation, sink, config.checkpoint_seconds, log
@@ -139,6 +149,28 @@ def fit(config: "Fit") -> None:
     console.print(_responsibilities(followed, aligned.names, class_names))
     console.print(diagnostics.verdict)
     console.print(f"Wrote {path}")
+
+
+def _follow_fit(config: "Fit", teach: Callable[[], Any], sample_key: Key, student: Student) -> None:
+    """What a process does whose chains are kept by the first one; it reads what that one has learned."""
+    if bool(from_first(np.array(False))):
+        return
+    wait_for_all("learned")
+    if not (config.out / "learned" / "manifest.json").exists():
+        found, expected = "nothing that the first process has learned", "a directory that all processes see"
+        raise InputError(str(config.out), "--out", found, expected, "Put the run on a shared file system.")
+    lessons, _, choice = teach()
+    # Batch systems ask all processes to stop; the first one does it for all, with a checkpoint.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    follow_sampling(
+        sample_key,
+        student,
+        lessons,
+        choice.settings,
+        draws_per_chunk=int(from_first(np.array(0))),
+        config=config.distillation,
+        checkpoints=SharedCheckpoints(None),
+    )
 
 
 def predict_file(run: Path, inputs: Path, output: Path, *, level: float) -> None:
@@ -306,6 +338,7 @@ def _sample(
     log: RunLog,
 ) -> SampledPosterior:
     """Sample the posterior of the settings chosen; the draws are on the disk, and so is where the chains stand."""
+    from_first(np.array(sink.draws_per_chunk))  # `_follow_fit` is waiting for it
     with (
         checkpoints_of_run(path, seconds_between=checkpoint_seconds) as checkpoints,
         _observed("sampling", log) as progress,
@@ -317,7 +350,7 @@ def _sample(
             choice.settings,
             config=config,
             sink=sink,
-            checkpoints=checkpoints,
+            checkpoints=checkpoints if jax.process_count() == 1 else SharedCheckpoints(checkpoints),
             progress=progress,
         )
 
@@ -359,6 +392,9 @@ def _read_probes(
 ) -> Float[np.ndarray, "probes ..."] | None:
     """The standardised probes of a run that keeps no parameters; None for one that does, and predicts anything."""
     needs_probes = config.draws in ("predictions", "moments")
+    if needs_probes and jax.process_count() > 1:
+        found, expected = f"{config.draws}, by {jax.process_count()} processes", "float32 or bfloat16"
+        raise InputError("--draws", "draws", found, expected, "Keep the parameters, or sample by one process.")
     if needs_probes != (config.probes is not None):
         found = f"{config.probes} with --draws {config.draws}"
         expected = "a file with --draws predictions and --draws moments, and none otherwise"

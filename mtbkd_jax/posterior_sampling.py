@@ -63,8 +63,9 @@ from mtbkd_jax.kept_predictions import KeptPredictions
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.prediction import flatten_weights
+from mtbkd_jax.processes import from_first
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
-from mtbkd_jax.sampling import ChainRun, Progress, sample_chains, start_chains
+from mtbkd_jax.sampling import ChainRun, KeptElsewhere, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.settings import (
     Component,
@@ -156,8 +157,96 @@ def sample_posterior(
       checkpoints: where the chains are saved now and then, and go on from; they need a sink.
       progress: called after each chunk of draws.
 
+    Where several processes sample together this is for the first of them, and ``follow_sampling`` for the others.
+
     Raises:
       InputError: if chains are to be stacked and there is no label to stack them by, or no climb ends at a mode.
+    """
+    prepared = _prepare(key, student, lessons, settings, config)
+    of_chain, first_look = prepared.component_of_chain, prepared.first_look
+    observer = None if progress is None else _with_components_of_chains(progress, of_chain)
+    run = _run_chains(prepared, config.sampling, sink, checkpoints, observer)
+
+    alive = of_chain[run.failed_at < 0]
+    predictions = _chain_predictions(student, run, lessons, settings)
+    if config.sampling.chain_weighting == "stacking":
+        stacked = _stacked(predictions, np.arange(alive.size))
+        return SampledPosterior(run, alive, first_look, prepared.is_damped, stacked, is_stacked=True)
+    weights = first_look
+    if len(set(alive.tolist())) > 1 and settings.temperature == 1:
+        likelihood = distillation_likelihood(student, settings, softening=config.softening)
+        evidence_key, components = prepared.evidence_key, prepared.components
+        refined = _refined_evidence(evidence_key, likelihood, prepared.examples, run.positions, components, alive)
+        if refined is not None:
+            weights = _with_refined(first_look, prepared.log_prior_weights, refined, np.unique(alive))
+    chain_weights, is_stacked = weights_of_chains(weights.weights, alive, judged_log_density(run), predictions)
+    return SampledPosterior(run, alive, weights, prepared.is_damped, chain_weights, is_stacked)
+
+
+def follow_sampling(
+    key: Key,
+    student: Student,
+    lessons: Lessons,
+    settings: PosteriorSettings,
+    *,
+    draws_per_chunk: int,
+    config: DistillationConfig = DistillationConfig(),
+    checkpoints: Checkpoints | None = None,
+) -> None:
+    """What the other processes do while the first one calls ``sample_posterior`` with the same arguments.
+
+    Args:
+      key: of everything.
+      student: the network.
+      lessons: what the teachers taught.
+      settings: of the priors.
+      draws_per_chunk: that of the first process's sink.
+      config: how.
+      checkpoints: made as those of the first process (``SharedCheckpoints``).
+
+    Raises:
+      InputError: as ``sample_posterior`` does.
+    """
+    prepared = _prepare(key, student, lessons, settings, config)
+    _run_chains(prepared, config.sampling, KeptElsewhere(draws_per_chunk), checkpoints, None)
+
+
+class _Prepared(NamedTuple):
+    """What is known before the first step.
+
+    Attributes:
+      examples: of the posterior.
+      components: of the weight-space prior.
+      log_prior_weights: of these.
+      first_look: their weights by Laplace.
+      is_damped: as in ``SampledPosterior``.
+      component_of_chain: of all chains.
+      modes: where the chains start, stacked.
+      sampler: of the posterior.
+      step_size: for it.
+      chain_key: of the chains.
+      evidence_key: of the evidence.
+    """
+
+    examples: Examples
+    components: Component
+    log_prior_weights: Float[np.ndarray, " components"]
+    first_look: ComponentWeights
+    is_damped: Bool[np.ndarray, " components"]
+    component_of_chain: Int[np.ndarray, " chains"]
+    modes: Params
+    sampler: Sampler
+    step_size: float
+    chain_key: Key
+    evidence_key: Key
+
+
+def _prepare(
+    key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, config: DistillationConfig
+) -> _Prepared:
+    """Look at the components, deal the chains to them, and climb to where they start.
+
+    Of several processes each does it all, and goes by what the first has found: another processor may round otherwise.
     """
     sampling = config.sampling
     check_configuration(config)
@@ -206,52 +295,46 @@ def sample_posterior(
         first_look, is_damped = ComponentWeights(np.ones(1), np.zeros(1), "alone"), np.zeros(1, bool)
     least = 0.0 if sampling.chain_weighting == "stacking" else WORTH_SAMPLING
     sampled = worth_sampling(first_look.weights, sampling.num_chains, least)
-    component_of_chain = sampled[np.arange(sampling.num_chains) % sampled.size]
-    progress = None if progress is None else _with_components_of_chains(progress, component_of_chain)
+    component_of_chain = from_first(sampled[np.arange(sampling.num_chains) % sampled.size])
 
     own = tree_rows(components, component_of_chain)
     starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
     if np.isfinite(settings.center_scale):
         starts = _moved_to_components(starts, lessons, component_of_chain)
-    modes, curvatures, noises = climb(mode_key, starts, own)
+    modes, curvatures, noises = jax.tree.map(jnp.asarray, from_first(climb(mode_key, starts, own)))
     sampler, step_size = _sampler_and_step_size(
         posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), float(jnp.max(noises))
     )
-    run = _run_chains(chain_key, sampler, step_size, modes, examples, own, sampling, sink, checkpoints, progress)
-
-    alive = component_of_chain[run.failed_at < 0]
-    predictions = _chain_predictions(student, run, lessons, settings)
-    if sampling.chain_weighting == "stacking":
-        stacked = _stacked(predictions, np.arange(alive.size))
-        return SampledPosterior(run, alive, first_look, is_damped, stacked, is_stacked=True)
-    weights = first_look
-    if len(set(alive.tolist())) > 1 and settings.temperature == 1:
-        refined = _refined_evidence(evidence_key, likelihood, examples, run.positions, components, alive)
-        if refined is not None:
-            weights = _with_refined(first_look, np.asarray(log_prior_weights), refined, np.unique(alive))
-    chain_weights, is_stacked = weights_of_chains(weights.weights, alive, judged_log_density(run), predictions)
-    return SampledPosterior(run, alive, weights, is_damped, chain_weights, is_stacked)
+    return _Prepared(
+        examples,
+        components,
+        np.asarray(log_prior_weights),
+        first_look,
+        is_damped,
+        component_of_chain,
+        modes,
+        sampler,
+        step_size,
+        chain_key,
+        evidence_key,
+    )
 
 
 def _run_chains(
-    key: Key,
-    sampler: Sampler,
-    step_size: float,
-    modes: Params,
-    examples: Examples,
-    components: Component,
+    prepared: _Prepared,
     sampling: SamplingConfig,
-    sink: DrawStore | KeptPredictions | None,
+    sink: DrawStore | KeptPredictions | KeptElsewhere | None,
     checkpoints: Checkpoints | None,
     progress: Progress | None,
 ) -> ChainRun:
     """Warm up the chains that need it, and sample."""
-    init_key, warm_up_key, chain_key = jax.random.split(key, 3)
-    states = start_chains(sampler, modes, init_key)
+    sampler, examples = prepared.sampler, prepared.examples
+    init_key, warm_up_key, chain_key = jax.random.split(prepared.chain_key, 3)
+    states = start_chains(sampler, prepared.modes, init_key)
     num_blocks = sampling.num_data_blocks
     shared: dict[str, Any] = {
         "data": in_blocks(examples, num_blocks),
-        "own_data": components,
+        "own_data": tree_rows(prepared.components, prepared.component_of_chain),
         "num_blocks": num_blocks,
     }
     if sampling.sampler in ADAPTED_SAMPLERS:
@@ -261,14 +344,14 @@ def _run_chains(
             states,
             key=warm_up_key,
             num_steps=sampling.num_burn_in,
-            initial_step_size=step_size,
+            initial_step_size=prepared.step_size,
             **shared,
         )
         schedule = constant(step_sizes)
     else:
         minibatch = minibatch_of_blocks(examples.labels, sampling.batch_size, num_blocks)
         shared["draw_batch"], num_burn_in = with_component(minibatch), sampling.num_burn_in
-        schedule = _schedule(sampling, step_size)
+        schedule = _schedule(sampling, prepared.step_size)
     return sample_chains(
         sampler,
         states,

@@ -5,8 +5,12 @@ the chains and the blocks of data are shared out over the devices of all (``chai
 and talks.
 """
 
+import argparse
+import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -67,6 +71,25 @@ def join_processes(processes: Processes) -> None:
     except (RuntimeError, ValueError) as error:
         action = "Start all processes with the same numbers; outside of a cluster, give the three of them."
         raise InputError("processes", "coordinator", str(error).partition("\n")[0], expected, action) from None
+
+
+def processes_among(arguments: Sequence[str]) -> Processes:
+    """What a command's arguments say of processes, ``--processes.NAME``, before the command itself can be parsed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--processes.cluster", dest="cluster", action="store_true")
+    parser.add_argument("--processes.coordinator", dest="coordinator")
+    parser.add_argument("--processes.num-processes", "--processes.num_processes", dest="num_processes", type=int)
+    parser.add_argument("--processes.process-id", "--processes.process_id", dest="process_id", type=int)
+    return Processes(**vars(parser.parse_known_args(arguments)[0]))
+
+
+def leave(status: int) -> NoReturn:
+    """End the program; one of several processes at once, since JAX would have it wait for others that wait for it."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)
 
 
 def is_first() -> bool:

@@ -110,6 +110,26 @@ class DrawSink(Protocol):
         """Forget the draws of every chain beyond the first ``num_draws``, after which the state was this one."""
 
 
+class KeptElsewhere:
+    """The sink of a process that samples with others, the first of which keeps the draws.
+
+    Args:
+      draws_per_chunk: that of the first one's sink.
+    """
+
+    def __init__(self, draws_per_chunk: int):
+        self.draws_per_chunk = draws_per_chunk
+
+    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
+        """Leave the draws to the first process."""
+
+    def state(self) -> None:
+        """There is none."""
+
+    def truncate(self, num_draws: int, state: None) -> None:
+        """There is nothing to forget."""
+
+
 class ChainRun(NamedTuple):
     """What came out. Chains that failed are in ``failed_at`` and ``states`` only.
 

@@ -46,7 +46,7 @@ from mtbkd_jax.students import Student
 from mtbkd_jax.tree import named_leaves
 
 LOCK, CONFIG, CHECKPOINTS = ".lock", "config.json", "checkpoints"
-_OF_NO_CONSEQUENCE = ("out", "resume", "checkpoint_seconds", "tensorboard")
+_OF_NO_CONSEQUENCE = ("processes", "out", "resume", "checkpoint_seconds", "tensorboard")
 _LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 3}
 
 

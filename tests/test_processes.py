@@ -1,8 +1,27 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
 import jax
+import numpy as np
 import pytest
 
+from mtbkd_jax.draws import open_draws
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.processes import Processes, join_processes
+from mtbkd_jax.processes import Processes, join_processes, processes_among
+
+NUM_DRAWS = 12
+SETTINGS = [
+    *("--settings.power", "0.3", "--settings.concentration", "5", "--settings.center-scale", "0.3"),
+    *("--settings.wide-scale", "1", "--settings.temperature", "1", "--settings.prediction-temperature", "1"),
+    *("--sampling.num-chains", "2", "--sampling.num-data-blocks", "2", "--sampling.batch-size", "16"),
+    *("--sampling.num-mode-steps", "50", "--sampling.num-burn-in", "20"),
+    *("--sampling.num-draws", str(NUM_DRAWS), "--sampling.thinning", "2"),
+]
 
 
 def test_a_process_that_is_alone_joins_nobody(monkeypatch):
@@ -33,3 +52,73 @@ def test_what_jax_says_of_a_cluster_that_is_not_there_is_an_error_of_ours(monkey
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
     with pytest.raises(InputError, match="found no cluster, expected"):
         join_processes(Processes(cluster=True))
+
+
+def test_what_a_command_says_of_processes_is_known_before_it_is_parsed():
+    arguments = ["fit", "--processes.coordinator", "host:1", "--processes.num-processes=3", "--out", "runs"]
+    expected = Processes(coordinator="host:1", num_processes=3, process_id=2)
+    assert processes_among([*arguments, "--processes.process_id", "2"]) == expected
+    assert processes_among(["predict", "run"]) == Processes()
+    assert processes_among(["fit", "--processes.cluster"]) == Processes(cluster=True)
+
+
+def start_fit(files, out, *, num_processes, options=()):
+    """Start the processes of one ``mtbkd fit``, two devices each."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "NPROC": "4", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", "from mtbkd_jax.cli import main; main()", "fit", "--data", str(files / "data.npz")]
+    command += ["--teachers", f"good={files / 'teacher.npz'}", "--out", str(out), *SETTINGS, *options]
+    started = []
+    for number in range(num_processes):
+        own = [f"--processes.num-processes={num_processes}", f"--processes.process-id={number}"]
+        joined = [*command, f"--processes.coordinator=127.0.0.1:{port}", *own] if num_processes > 1 else command
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(joined, env=environment, **pipes))
+    return started
+
+
+def outputs_of(processes, timeout=300):
+    return [(*process.communicate(timeout=timeout), process.returncode) for process in processes]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    inputs = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
+    labels = np.where(np.arange(100) % 3, -1, inputs[:, 0] > 0).astype(np.int32)
+    np.savez(folder / "data.npz", inputs=inputs, labels=labels)
+    np.savez(folder / "teacher.npz", logits=np.stack([-inputs[:, 0], inputs[:, 0]], axis=1))
+    return folder
+
+
+def test_two_processes_fit_what_one_does(files, tmp_path):
+    ((_, errors, status),) = outputs_of(start_fit(files, tmp_path / "one", num_processes=1))
+    assert status == 0, errors
+    first, second = outputs_of(start_fit(files, tmp_path / "two", num_processes=2))
+    assert (first[2], second[2]) == (0, 0), first[1] + second[1]
+    assert "Wrote" in first[0]
+    assert "Wrote" not in second[0]  # the first one alone talks
+    one, two = (open_draws(tmp_path / name / "draws") for name in ("one", "two"))
+    assert two.num_draws == one.num_draws == NUM_DRAWS
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), one.positions(), two.positions())
+    assert (tmp_path / "two" / "manifest.json").exists()
+
+
+def test_a_process_that_dies_takes_the_others_with_it_and_the_run_goes_on(files, tmp_path):
+    long = "--sampling.thinning=200000", "--checkpoint-seconds=0"
+    first, second = start_fit(files, tmp_path / "run", num_processes=2, options=long)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "learned" / "manifest.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2)
+    second.kill()
+    killed = time.monotonic()
+    _, errors = first.communicate(timeout=120)
+    assert time.monotonic() - killed < 60
+    assert first.returncode != 0
+    assert "/task:1" in errors  # JAX's words for the rank
+    second.communicate()
