@@ -138,8 +138,10 @@ def test_a_run_may_keep_the_predictions_of_probes_alone(files, run, kind, capsys
     if np.array_equal(opened.chain_weights, open_run(run).chain_weights):
         np.testing.assert_allclose(*followed, atol=1e-3)
 
-    main(["status", str(out)])
-    assert "20 of 20 draws" in capsys.readouterr().out
+    capsys.readouterr()
+    main(["status", str(out), "--json"])
+    status = json.loads(capsys.readouterr().out)
+    assert (status["num_draws"], status["num_planned"]) == (20, 20)
     with pytest.raises(SystemExit):
         main(["predict", str(out), "--inputs", str(files / "test.npz"), "--output", str(files / "refused.npz")])
     message = " ".join(capsys.readouterr().err.split())
