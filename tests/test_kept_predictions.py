@@ -152,8 +152,8 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(tmp_path, 
     with ChainCheckpoints(tmp_path / "whole_checkpoints", seconds_between=0.0) as checkpoints:
         sample(whole, checkpoints)
 
-    def stop(steps_done, *_):
-        if steps_done == 4:
+    def stop(report):
+        if report.steps_done == 4:
             raise KeyboardInterrupt
 
     killed = new_store(kind, tmp_path / "killed")
