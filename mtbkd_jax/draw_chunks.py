@@ -21,8 +21,8 @@ from mtbkd_jax import storage
 from mtbkd_jax.errors import InputError
 
 FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.draws", "version": 2}
-_MOST_DRAWS, _CHUNK_VALUES = 100, 1 << 22
-"""Draws of one chunk: a hundred, or fewer where those of all chains would take more than 16 MiB in float32."""
+_MOST_DRAWS, _CHUNK_VALUES = 100, 1 << 21
+"""Draws of one chunk: a hundred, or fewer where those of all chains would take more than 8 MiB in float32."""
 
 
 class Kept(NamedTuple):

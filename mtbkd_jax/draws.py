@@ -26,8 +26,8 @@ from mtbkd_jax.types import Params
 
 STORAGE_TYPES = ("float32", "bfloat16")
 
-_BLOCK_VALUES = 1 << 23
-"""Parameters that are read at a time, about: 32 MiB in float32."""
+_BLOCK_VALUES = 1 << 21
+"""Parameters that are read at a time, about: 8 MiB in float32."""
 
 
 class DrawStore(ChunkedStore):
@@ -97,7 +97,7 @@ def create_draws(
       num_chains: chains of the run, failing ones included.
       num_draws: draws of each chain that are planned; disk space is taken as they come.
       draws_per_chunk: the ``chunk_size`` of ``sample_chains``: draws in one ``append``, and in one file of a chain.
-        None takes a hundred, or as many as all chains have in 16 MiB.
+        None takes a hundred, or as many as all chains have in 8 MiB.
       storage_type: of the numbers on the disk, float32 or bfloat16; None stores them as they are. They are read as the
         template's type. bfloat16 takes half the space of float32: it has eight binary digits, so that a parameter is
         rounded by 2⁻⁸ of itself, 0.4 %, at the most.

@@ -222,7 +222,7 @@ def test_draws_that_an_earlier_version_wrote_can_be_read(store):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-@pytest.mark.parametrize("values", [1, 40, 1 << 23])
+@pytest.mark.parametrize("values", [1, 40, 1 << 21])
 def test_blocks_of_draws_are_all_of_them_or_every_so_many(store, monkeypatch, every, values):
     monkeypatch.setattr("mtbkd_jax.draws._BLOCK_VALUES", values)
     positions, _ = fill(store)
@@ -234,7 +234,7 @@ def test_blocks_of_draws_are_all_of_them_or_every_so_many(store, monkeypatch, ev
         assert max(jax.tree.leaves(block)[0].shape[1] for block in blocks) <= max(1, values // 20)
 
 
-@pytest.mark.parametrize(("size", "expected"), [(10, 100), (100_000, 20), (10**8, 1)])
+@pytest.mark.parametrize(("size", "expected"), [(10, 100), (100_000, 10), (10**8, 1)])
 def test_a_chunk_has_as_many_draws_as_fit_in_little_memory(tmp_path, size, expected):
     template = jax.ShapeDtypeStruct((size,), jnp.float32)
     assert create_draws(tmp_path / "draws", template, num_chains=2, num_draws=1000).draws_per_chunk == expected

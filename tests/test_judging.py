@@ -20,7 +20,7 @@ def positions():
     return jax.vmap(jax.vmap(STUDENT.init))(jax.random.split(jax.random.key(0), (2, 7)))
 
 
-@pytest.mark.parametrize("values", [1, 1 << 23])
+@pytest.mark.parametrize("values", [1, 1 << 21])
 def test_predictions_of_a_store_are_those_of_its_draws(positions, tmp_path, monkeypatch, values):
     monkeypatch.setattr("mtbkd_jax.draws._BLOCK_VALUES", values)
     store = create_draws(tmp_path / "draws", jax.eval_shape(STUDENT.init, jax.random.key(0)), num_chains=2, num_draws=7)
