@@ -131,14 +131,14 @@ def copy_to_all(tree: Any, mesh: Mesh) -> Any:
     return _copy(tree, NamedSharding(mesh, EVERYWHERE))
 
 
-def spec_of_data(num_blocks: int) -> P:
-    """Rows in blocks along the data axis; all rows on every device where there is one block."""
-    return P(DATA_AXIS) if num_blocks > 1 else EVERYWHERE
+def specs_with_data(num_blocks: int) -> tuple[P, P]:
+    """Of ``(data, what else is shared)``: rows in blocks along the data axis, or everywhere if there is one block."""
+    return P(DATA_AXIS) if num_blocks > 1 else EVERYWHERE, EVERYWHERE
 
 
 def copy_data(data: Any, mesh: Mesh, num_blocks: int) -> Any:
     """``data``, whose leading axes run over the rows of all blocks, with each device holding its own blocks."""
-    return _copy(data, NamedSharding(mesh, spec_of_data(num_blocks)))
+    return _copy(data, NamedSharding(mesh, specs_with_data(num_blocks)[0]))
 
 
 def on_this_host(tree: Any) -> Any:

@@ -169,7 +169,7 @@ class SharedCheckpoints:
 
     def is_due(self) -> bool:
         """Whether the first process finds that it is time for the next one."""
-        return bool(from_first(np.array(self._kept is not None and self._kept.is_due())))
+        return bool(from_first(self._kept is not None and self._kept.is_due()))
 
     def save(self, number: int, plan: Mapping[str, int], content: Any) -> None:
         """Write a checkpoint, in the first process.
@@ -177,7 +177,7 @@ class SharedCheckpoints:
         Raises:
           PreemptedError: in all processes, if the first one was told to stop.
         """
-        is_stopping = bool(from_first(np.array(self._kept is not None and self._kept.is_stopping)))
+        is_stopping = bool(from_first(self._kept is not None and self._kept.is_stopping))
         if self._kept is not None:
             # Told to stop only now, it stops with the others at the next one.
             with contextlib.suppress(PreemptedError):
@@ -189,7 +189,7 @@ class SharedCheckpoints:
         """What the first process finds."""
         found = None if self._kept is None else self._kept.latest(plan, template)
         number, content = (-1, template) if found is None else found
-        number = int(from_first(np.array(number)))
+        number = int(from_first(number))
         return None if number < 0 else (number, from_first(content))
 
 

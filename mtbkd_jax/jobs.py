@@ -31,7 +31,7 @@ from mtbkd_jax.kept_predictions import KeptPredictions, Probing
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, follow_sampling, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
-from mtbkd_jax.processes import from_first, is_first, wait_for_all
+from mtbkd_jax.processes import from_first, is_first
 from mtbkd_jax.progress import progress_bar
 from mtbkd_jax.run_log import RunLog, check_tensorboard, log_of_run
 from mtbkd_jax.runs import (
@@ -111,14 +111,13 @@ def fit(config: "Fit") -> None:
         _follow_fit(config, teach, sample_key, student)
         return
     with unfinished_run(config.out, config, digests, resume=config.resume) as path:
-        if bool(from_first(np.array(is_finished(path)))):
+        if bool(from_first(is_finished(path))):
             console.print(f"{path} is finished: nothing is left to do.")
             return
         with log_of_run(path, tensorboard=config.tensorboard) as log:
             console.print("Learning whom to trust, and choosing the priors' settings by cross-validation ...")
             log.begin("learning")
             lessons, order, choice = teach()
-            wait_for_all("learned")
             sink = _sink(config, path, student, lessons, order, choice, probes)
             posterior = _sample(
                 sample_key, path, student, lessons, choice, config.distillation, sink, config.checkpoint_seconds, log
@@ -153,9 +152,10 @@ def fit(config: "Fit") -> None:
 
 def _follow_fit(config: "Fit", teach: Callable[[], Any], sample_key: Key, student: Student) -> None:
     """What a process does whose chains are kept by the first one; it reads what that one has learned."""
-    if bool(from_first(np.array(False))):
+    is_run_finished = bool(from_first(False))
+    if is_run_finished:
         return
-    wait_for_all("learned")
+    draws_per_chunk = int(from_first(0))  # comes when all is learned
     if not (config.out / "learned" / "manifest.json").exists():
         found, expected = "nothing that the first process has learned", "a directory that all processes see"
         raise InputError(str(config.out), "--out", found, expected, "Put the run on a shared file system.")
@@ -167,7 +167,7 @@ def _follow_fit(config: "Fit", teach: Callable[[], Any], sample_key: Key, studen
         student,
         lessons,
         choice.settings,
-        draws_per_chunk=int(from_first(np.array(0))),
+        draws_per_chunk=draws_per_chunk,
         config=config.distillation,
         checkpoints=SharedCheckpoints(None),
     )
@@ -338,7 +338,7 @@ def _sample(
     log: RunLog,
 ) -> SampledPosterior:
     """Sample the posterior of the settings chosen; the draws are on the disk, and so is where the chains stand."""
-    from_first(np.array(sink.draws_per_chunk))  # `_follow_fit` is waiting for it
+    from_first(sink.draws_per_chunk)  # `_follow_fit` is waiting for it
     with (
         checkpoints_of_run(path, seconds_between=checkpoint_seconds) as checkpoints,
         _observed("sampling", log) as progress,

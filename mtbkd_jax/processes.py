@@ -1,8 +1,8 @@
 """Processes that sample together, on one machine or on many: joined before JAX is first used.
 
-Each runs the same program on the same arguments. What was learned before the chains start is learned by every process;
-the chains and the blocks of data are shared out over the devices of all (``chains``). The first process alone writes,
-and talks.
+Each runs the same program on the same arguments. The first process learns what has to be known before the chains start,
+and the others read it; the chains and the blocks of data are shared out over the devices of all (``chains``). The first
+process alone writes, and talks.
 """
 
 import argparse
@@ -98,13 +98,8 @@ def is_first() -> bool:
 
 
 def from_first(tree: Any) -> Any:
-    """What the first process has, as NumPy arrays; all of them call it with arrays of the same shapes."""
+    """What the first process has, as NumPy arrays; all of them call it with arrays of the same shapes, and wait."""
+    arrays = jax.tree.map(np.asarray, tree)
     if jax.process_count() == 1:
-        return jax.tree.map(np.asarray, tree)
-    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
-
-
-def wait_for_all(what: str) -> None:
-    """Go on when all processes have come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+        return arrays
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(arrays))

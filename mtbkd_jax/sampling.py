@@ -14,12 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 from jaxtyping import Array, Int
 
 from mtbkd_jax.chains import (
-    EVERYWHERE,
     DrawBatch,
     chain_mesh,
     copy_data,
@@ -28,7 +26,7 @@ from mtbkd_jax.chains import (
     keys_of_step,
     on_this_host,
     over_chains,
-    spec_of_data,
+    specs_with_data,
     with_own,
 )
 from mtbkd_jax.checkpoints import Checkpoints
@@ -258,7 +256,7 @@ def sample_chains(
     _check_schedule(schedule, num_chains, explorer)
 
     mesh = chain_mesh(num_chains, num_blocks, is_global=True)
-    shared = (copy_data(data, mesh, num_blocks), *copy_to_all((key, schedule), mesh))
+    placed_data, shared = copy_data(data, mesh, num_blocks), copy_to_all((key, schedule), mesh)
     chunk_size = min(chunk_size, num_draws)
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
     chunks = list(_plan(kept_steps, num_burn_in, chunk_size, thinning))
@@ -285,12 +283,12 @@ def sample_chains(
             gaps = np.pad(chunk.gaps, (0, chunk_size - len(chunk.gaps)))
             running, draws = _advance_chains(
                 running,
-                (*shared, chunk.first_step, gaps, len(chunk.gaps)),
+                (placed_data, (*shared, chunk.first_step, gaps, len(chunk.gaps))),
                 sampler=sampler,
                 explorer=explorer,
                 draw_batch=draw_batch,
                 mesh=mesh,
-                spec_of_data=spec_of_data(num_blocks),
+                num_blocks=num_blocks,
             )
             is_due = checkpoints is not None and checkpoints.is_due()
             # The next call takes the buffers over, so that what is saved meanwhile is a copy.
@@ -321,9 +319,7 @@ def sample_chains(
     return ChainRun(memory.stacked(alive) if sink is None else sink, info, failed_at, last_states)
 
 
-@partial(
-    jax.jit, static_argnames=("sampler", "explorer", "draw_batch", "mesh", "spec_of_data"), donate_argnames="chains"
-)
+@partial(jax.jit, static_argnames=("sampler", "explorer", "draw_batch", "mesh", "num_blocks"), donate_argnames="chains")
 def _advance_chains(
     chains: _Chain,
     shared: Any,
@@ -332,16 +328,16 @@ def _advance_chains(
     explorer: Sampler | None,
     draw_batch: DrawBatch,
     mesh: Mesh,
-    spec_of_data: P,
+    num_blocks: int,
 ) -> tuple[_Chain, _Draws]:
     advance = partial(_advance_chain, sampler=sampler, explorer=explorer, draw_batch=draw_batch)
-    return over_chains(advance, mesh, of_shared=(spec_of_data, *[EVERYWHERE] * (len(shared) - 1)))(chains, shared)
+    return over_chains(advance, mesh, of_shared=specs_with_data(num_blocks))(chains, shared)
 
 
 def _advance_chain(
     chain: _Chain, shared: Any, *, sampler: Sampler, explorer: Sampler | None, draw_batch: DrawBatch
 ) -> tuple[_Chain, _Draws]:
-    data, key, schedule, first_step, gaps, num_draws = shared
+    data, (key, schedule, first_step, gaps, num_draws) = shared
     chain_key = jax.random.fold_in(key, chain.number)
     data = with_own(data, chain.own)
 

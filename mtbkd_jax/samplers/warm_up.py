@@ -14,11 +14,9 @@ from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.adaptation.window_adaptation import build_schedule
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from mtbkd_jax.chains import (
-    EVERYWHERE,
     DrawBatch,
     chain_mesh,
     copy_data,
@@ -27,7 +25,7 @@ from mtbkd_jax.chains import (
     keys_of_step,
     on_this_host,
     over_chains,
-    spec_of_data,
+    specs_with_data,
     with_own,
 )
 from mtbkd_jax.checks import check_positive
@@ -78,26 +76,26 @@ def warm_up(
     shared = (key, build_schedule(num_steps), float(initial_step_size), float(target_acceptance_rate))
     adapted, step_sizes = _adapt_chains(
         chains,
-        (copy_data(data, mesh, num_blocks), *copy_to_all(shared, mesh)),
+        (copy_data(data, mesh, num_blocks), copy_to_all(shared, mesh)),
         sampler=sampler,
         draw_batch=draw_batch,
         mesh=mesh,
-        spec_of_data=spec_of_data(num_blocks),
+        num_blocks=num_blocks,
     )
     return adapted, jnp.asarray(on_this_host(step_sizes))
 
 
-@partial(jax.jit, static_argnames=("sampler", "draw_batch", "mesh", "spec_of_data"))
+@partial(jax.jit, static_argnames=("sampler", "draw_batch", "mesh", "num_blocks"))
 def _adapt_chains(
-    chains: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch, mesh: Mesh, spec_of_data: P
+    chains: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch, mesh: Mesh, num_blocks: int
 ) -> Any:
     adapt = partial(_adapt_chain, sampler=sampler, draw_batch=draw_batch)
-    return over_chains(adapt, mesh, of_shared=(spec_of_data, *[EVERYWHERE] * (len(shared) - 1)))(chains, shared)
+    return over_chains(adapt, mesh, of_shared=specs_with_data(num_blocks))(chains, shared)
 
 
 def _adapt_chain(chain: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch) -> Any:
     index, own, state = chain
-    data, key, stages, initial_step_size, target_acceptance_rate = shared
+    data, (key, stages, initial_step_size, target_acceptance_rate) = shared
     chain_key = jax.random.fold_in(key, index)
     data = with_own(data, own)
     start_step_size, update_step_size, final_step_size = dual_averaging_adaptation(target_acceptance_rate)
