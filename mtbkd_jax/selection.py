@@ -21,8 +21,7 @@ Last come two temperatures together, of this choice and of *no teacher*, for whi
 the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
 of themselves. A chain that has just left its mode shows little of either, so these candidates' chains are longer. They
 go by what the draws cover: of the pairs that the log score does not speak against by more than one
-standard error, those whose credible intervals hold the held-out labels as often as they should, or as the best pair's
-do to within a standard error; and of these the one that corrects predictions least.
+standard error, the one whose credible intervals hold the held-out labels most nearly as often as they should.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -482,20 +481,12 @@ class _HeldOut(NamedTuple):
         """Mean distance of the coverage from nominal."""
         return float(np.abs(self.covered.mean(1) - np.array(COVERAGE_LEVELS)).mean())
 
-    @property
-    def coverage_error(self) -> float:
-        """Standard error of the coverage."""
-        return float(self.covered.mean(0).std() / np.sqrt(self.covered.shape[1]))
-
 
 def _best_covered(candidates: Mapping[PosteriorSettings, _HeldOut]) -> PosteriorSettings:
     """The pair of temperatures to choose: see the top of this file."""
     best = min(candidates.values(), key=lambda held_out: held_out.nll)
     alike = {one: of for one, of in candidates.items() if not _is_better(best.log_scores, of.log_scores)}
-    covers_best = min(alike.values(), key=lambda held_out: held_out.coverage_gap)
-    most = covers_best.coverage_gap + covers_best.coverage_error
-    covering = [one for one, of in alike.items() if of.coverage_gap <= most]
-    return min(covering, key=lambda one: (_correction(one.prediction_temperature), alike[one].coverage_gap))
+    return min(alike, key=lambda one: (alike[one].coverage_gap, _correction(one.prediction_temperature)))
 
 
 def _correction(prediction_temperature: float) -> float:
