@@ -39,7 +39,9 @@ def of_sizes(name: str, sizes: Sequence[int], program: Callable[[int], Callable[
     slopes = np.array([slope(np.array(sizes), turn) for turn in turns])
     low, middle, high = np.quantile(slopes, [0.25, 0.5, 0.75])
     times = {f"milliseconds_{size}": round(1e3 * float(np.median(values)), 3) for size, values in seconds.items()}
-    return Row(f"Full-batch gradient: power of the {name}", middle, PROPORTIONAL, "lower", high - low, times)
+    return Row(
+        f"Full-batch gradient: power of the {name}", float(middle), PROPORTIONAL, "lower", float(high - low), times
+    )
 
 
 def gradient(num_examples: int, num_teachers: int, num_chains: int) -> Callable[[], Any]:

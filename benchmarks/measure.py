@@ -35,7 +35,9 @@ class Row(NamedTuple):
     @property
     def is_met(self) -> bool:
         """Whether the goal is reached, if there is one."""
-        return self.goal is None or (self.ratio >= self.goal if self.better == "higher" else self.ratio <= self.goal)
+        return self.goal is None or bool(
+            self.ratio >= self.goal if self.better == "higher" else self.ratio <= self.goal
+        )
 
 
 def take_turns(
