@@ -1,5 +1,6 @@
 """The posterior that the benchmarks of the step are about: random examples and teachers, both priors."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from mtbkd_jax.function_prior import dirichlet_components, teacher_informed_prio
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import log_posterior
 from mtbkd_jax.students import Student, mlp
-from mtbkd_jax.types import MinibatchLogDensity
+from mtbkd_jax.types import MinibatchLogDensity, Params
 from mtbkd_jax.weight_prior import WeightMixture, weight_space_prior
 
 STUDENT = mlp(num_features=256, hidden=(128,), num_classes=10)
@@ -20,12 +21,13 @@ BATCH_SIZE, NUM_FEATURES, NUM_CLASSES, CONCENTRATION, CENTER_SCALE = 64, 256, 10
 
 
 class Problem(NamedTuple):
-    """Data, how minibatches of them are drawn, and the log posterior of one."""
+    """Data, how minibatches of them are drawn, the log posterior of one, and the centers of its weight-space prior."""
 
     student: Student
     examples: Examples
     draw_batch: DrawBatch
     log_density: MinibatchLogDensity
+    centers: Sequence[Params]
 
 
 def problem(
@@ -42,10 +44,12 @@ def problem(
     )
     num_components = num_teachers + 2
     keys = jax.random.split(center_key, num_components)
-    centers = jax.vmap(lambda key: ravel_pytree(student.init(key))[0])(keys)
+    centers = [student.init(key) for key in keys]
     mixture = WeightMixture(
-        centers, jnp.full(num_components, CENTER_SCALE), jnp.full(num_components, -jnp.log(num_components))
+        jnp.stack([ravel_pytree(center)[0] for center in centers]),
+        jnp.full(num_components, CENTER_SCALE),
+        jnp.full(num_components, -jnp.log(num_components)),
     )
     terms = categorical_log_likelihood, teacher_informed_prior()
     density = log_posterior(student, per_example=terms, per_parameters=(weight_space_prior(mixture),))
-    return Problem(student, examples, minibatch_for(examples.labels, batch_size), density)
+    return Problem(student, examples, minibatch_for(examples.labels, batch_size), density, centers)
