@@ -56,7 +56,9 @@ def no_teacher(wide_scale: float, temperature: float = 1.0, prediction_temperatu
 
 
 class Powers(NamedTuple):
-    """Powers of the function-space prior that every chain visits, one after the other.
+    """Powers of the function-space prior that every chain visits, from the largest to the smallest and back.
+
+    Both halves of a chain then sample the same mixture of laws, as those who compare them (split R-hat) expect.
 
     Attributes:
       values: the powers, largest first.
@@ -73,11 +75,12 @@ class Powers(NamedTuple):
     def at(self, elapsed: Float[Array, ""]) -> Float[Array, ""]:
         """The power at a point of the chain, from 0 at its first draw to 1 at its last.
 
-        >>> [float(Powers((0.5, 0.0), (0.75, 0.25)).at(jnp.float32(elapsed))) for elapsed in (-1, 0, 0.7, 0.8, 1)]
-        [0.5, 0.5, 0.5, 0.0, 0.0]
+        >>> powers = Powers((0.5, 0.0), (0.75, 0.25))
+        >>> [float(powers.at(jnp.float32(elapsed))) for elapsed in (-1, 0, 0.3, 0.5, 0.6, 0.7, 1)]
+        [0.5, 0.5, 0.5, 0.0, 0.0, 0.5, 0.5]
         """
         ends = jnp.cumsum(jnp.array(self.shares))[:-1]
-        return jnp.array(self.values)[jnp.searchsorted(ends, elapsed, side="right")]
+        return jnp.array(self.values)[jnp.searchsorted(ends, 1 - jnp.abs(1 - 2 * elapsed), side="right")]
 
 
 class Component(NamedTuple):
