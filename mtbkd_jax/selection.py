@@ -456,7 +456,9 @@ def choose_settings(
             if _is_better(of_best, of_average):
                 powers = None
             else:
-                best = max(mild_scored, key=lambda one: powers.share_of(one.power))
+                best = (
+                    plain if powers.values == (0.0,) else max(mild_scored, key=lambda one: powers.share_of(one.power))
+                )
         elif not _is_better(of_best, of_plain):
             best = plain
 

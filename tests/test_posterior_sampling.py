@@ -28,7 +28,7 @@ from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.samplers import SamplerInfo, nuts, warm_up
 from mtbkd_jax.sampling import ChainRun, sample_chains, start_chains
 from mtbkd_jax.schedules import constant
-from mtbkd_jax.settings import PosteriorSettings, distillation_posterior, prior_components
+from mtbkd_jax.settings import PosteriorSettings, Powers, distillation_posterior, prior_components
 from mtbkd_jax.students import from_linen
 
 NUM_EXAMPLES = 30
@@ -97,6 +97,32 @@ def test_weighted_chains_of_the_components_are_the_posterior(lessons):
     scale = expected.std(0)
     np.testing.assert_allclose(mean / scale, expected.mean(0) / scale, atol=0.06)
     np.testing.assert_allclose(covariance / np.outer(scale, scale), np.corrcoef(expected.T), atol=0.06)
+
+
+def test_chains_visit_the_posterior_under_every_power(lessons):
+    student, lessons = lessons
+    settings = PosteriorSettings(1.0, 20.0, float("inf"), 1.0)
+
+    def draws(power, powers=None):
+        """Of what predictions depend on: bias and slopes of the first class less those of the second."""
+        own = settings._replace(power=power)
+        run = sample_posterior(jax.random.key(5), student, lessons, own, powers=powers, config=CONFIG).run
+        flat = flat_draws(run.positions).reshape(EXACT.num_chains, EXACT.num_draws, -1)
+        return flat[..., ::2] - flat[..., 1::2]
+
+    averaged = draws(1.0, Powers((1.0, 0.0), (0.5, 0.5)))
+    quarter = EXACT.num_draws // 4
+    visits = {
+        1.0: np.concatenate([averaged[:, :quarter], averaged[:, -quarter:]], axis=1),
+        0.0: averaged[:, quarter:-quarter],
+    }
+    laws = {power: draws(power) for power in visits}
+    for power, visit in visits.items():
+        law = laws[power].reshape(-1, visit.shape[-1])
+        np.testing.assert_allclose(visit.mean((0, 1)) / law.std(0), law.mean(0) / law.std(0), atol=0.05)
+        np.testing.assert_allclose(visit.std((0, 1)) / law.std(0), 1.0, atol=0.05)
+    # And the two are far apart, so that this says something.
+    assert laws[1.0].std((0, 1)).max() < 0.5 * laws[0.0].std((0, 1)).min()
 
 
 def test_few_draws_are_weighed_by_tempering(lessons):

@@ -9,7 +9,10 @@ from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import log_posterior
 from mtbkd_jax.selection import (
+    POWERS,
+    WIDE_SCALES,
     Budget,
+    Choice,
     Fold,
     GivenSettings,
     HeldOutScores,
@@ -152,19 +155,55 @@ def test_with_teachers_the_wide_scale_may_be_another_than_without():
     assert choice.settings.wide_scale == 0.1
 
 
-def test_no_teacher_is_kept_when_nothing_beats_it():
-    choice = choose_settings(
-        scores_of(lambda s: np.where((s.power > 0) | np.isfinite(s.center_scale), 1.0, 0.5)),
-        GivenSettings(),
-        pool_size=1.0,
-    )
-    assert not choice.settings.uses_teachers
-    assert choice.settings == choice.no_teacher
+def mild_alone(nll_of_power):
+    """Only mild advice is any good; all else is bad, and least so at a wide scale of its own."""
+
+    def nll(s):
+        is_mild = (s.concentration == 1) & np.isinf(s.center_scale) & (s.wide_scale == WIDE_SCALES[0])
+        return np.where((s.power == 0) | is_mild, nll_of_power(s.power), np.where(s.wide_scale == 3.0, 80.0, 90.0))
+
+    return scores_of(nll)
 
 
-def test_on_a_tie_there_is_no_teacher():
+def test_where_the_labels_speak_against_the_teachers_no_teacher_has_the_largest_share():
+    choice = choose_settings(mild_alone(lambda power: 0.5 + power), GivenSettings(), pool_size=1.0)
+    assert choice.powers.values == (*POWERS[::-1], 0.0)
+    assert list(choice.powers.shares) == sorted(choice.powers.shares)
+    assert choice.settings == PosteriorSettings(POWERS[0], 1.0, float("inf"), choice.no_teacher.wide_scale)
+
+
+def test_on_a_tie_all_powers_have_the_same_share():
     choice = choose_settings(scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), pool_size=1.0)
-    assert not choice.settings.uses_teachers
+    np.testing.assert_allclose(choice.powers.shares, 1 / (1 + len(POWERS)))
+
+
+def test_powers_that_the_labels_rule_out_keep_the_share_of_one_label():
+    choice = choose_settings(mild_alone(lambda power: np.where(power < 0.1, 1.0, 60.0)), GivenSettings(), pool_size=1.0)
+    # Stacking leaves a hopeless candidate one label of the twelve and those that the candidates themselves count for.
+    hopeless = 1 / (NUM_LABELLED + 1 + len(POWERS))
+    assert choice.powers.share_of(1.0) == choice.powers.share_of(0.25) == pytest.approx(hopeless, rel=1e-3)
+    assert sum(choice.powers.shares) == pytest.approx(1.0)
+
+
+def test_teachers_that_no_label_speaks_for_are_left_out():
+    def score(candidates, predictions, *, in_earnest):
+        losses = np.where(np.asarray(candidates.power) > 0, 60.0, 1.0) + np.isfinite(candidates.center_scale)
+        shape = losses.size, len(predictions), 4000
+        return HeldOutScores(
+            np.broadcast_to(-losses[:, None, None], shape), np.full((*shape[:2], 3, 4000), 0.9, np.float32)
+        )
+
+    choice = choose_settings(score, GivenSettings(), pool_size=1.0)
+    assert choice.settings == choice.no_teacher
+    assert choice.powers.values == (0.0,)
+
+
+def test_a_choice_goes_through_json_with_its_powers():
+    choice = choose_settings(scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), pool_size=1.0)
+    assert Choice.from_json(choice.to_json()) == choice
+    strong = choose_settings(scores_of(distance_from(0.06, 10.0, 0.5, 0.2)), GivenSettings(), pool_size=1.0)
+    assert strong.powers is None
+    assert Choice.from_json(strong.to_json()) == strong
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtbkd_jax.centers import Centers
-from mtbkd_jax.settings import PosteriorSettings, no_teacher, weight_mixture
+from mtbkd_jax.settings import PosteriorSettings, Powers, no_teacher, weight_mixture
 
 CENTERS = Centers({"w": jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}, jnp.array([0.2, 0.6, 0.2]))
 SETTINGS = PosteriorSettings(power=0.1, concentration=5.0, center_scale=0.3, wide_scale=2.0)
@@ -52,3 +52,17 @@ def test_candidates_can_be_traced_together():
 
     one_by_one = [density(jax.tree.map(lambda leaf: leaf[i], stacked)) for i in range(2)]  # noqa: B023
     np.testing.assert_allclose(jax.jit(jax.vmap(density))(stacked), one_by_one, rtol=1e-5)
+
+
+def test_powers_have_their_shares_in_each_half_of_a_chain():
+    powers = Powers((1.0, 0.25, 0.0), (0.2, 0.5, 0.3))
+    steps = jnp.arange(1000) / 1000
+    visited = np.asarray(jax.vmap(powers.at)(steps)).reshape(2, 500)
+    for value, share in zip(powers.values, powers.shares, strict=True):
+        np.testing.assert_allclose((visited == value).mean(1), share, atol=0.005)
+        assert powers.share_of(value) == share
+    assert powers.share_of(0.5) == 0.0
+
+
+def test_before_the_first_draw_the_power_is_the_largest():
+    assert float(Powers((1.0, 0.0), (0.01, 0.99)).at(jnp.float32(-3.0))) == 1.0
