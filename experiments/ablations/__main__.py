@@ -29,7 +29,7 @@ from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Choice, GivenSettings
-from mtbkd_jax.settings import PosteriorSettings
+from mtbkd_jax.settings import PosteriorSettings, Powers
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import mlp
 from mtbkd_jax.tree import tree_rows
@@ -79,7 +79,7 @@ def run_seed(seed: int, config: DistillationConfig = DistillationConfig()) -> It
     task = digits_task(seed)
     start = time.perf_counter()
     lessons, choice = taught(task, seed, config)
-    yield row("chosen on the labels", task, seed, lessons, choice.settings, config, start)
+    yield row("chosen on the labels", task, seed, lessons, choice.settings, config, start, choice.powers)
     settings = reference(lessons, choice.no_teacher.wide_scale)
     for name, change in CHANGES.items():
         yield row(name, task, seed, lessons, settings._replace(**change), config, time.perf_counter())
@@ -123,9 +123,10 @@ def row(
     settings: PosteriorSettings,
     config: DistillationConfig,
     start: float,
+    powers: Powers | None = None,
 ) -> Row:
     """Sample the posterior and score it on the test images; ``seconds`` count from ``start``."""
-    posterior = sample_posterior(jax.random.key(100 + seed), STUDENT, lessons, settings, config=config)
+    posterior = sample_posterior(jax.random.key(100 + seed), STUDENT, lessons, settings, powers=powers, config=config)
     log_probs = draws_of(posterior, settings).log_probs(STUDENT, task.test_inputs)
     metrics = all_metrics(log_probs, task.test_labels, posterior.draw_weights)
     return {
