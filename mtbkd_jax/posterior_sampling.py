@@ -65,7 +65,7 @@ from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.prediction import flatten_weights
 from mtbkd_jax.processes import from_first
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
-from mtbkd_jax.sampling import ChainRun, KeptElsewhere, Progress, sample_chains, start_chains
+from mtbkd_jax.sampling import ChainRun, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.settings import (
     Component,
@@ -189,7 +189,7 @@ def follow_sampling(
     lessons: Lessons,
     settings: PosteriorSettings,
     *,
-    draws_per_chunk: int,
+    sink: DrawStore,
     config: DistillationConfig = DistillationConfig(),
     checkpoints: Checkpoints | None = None,
 ) -> None:
@@ -200,7 +200,7 @@ def follow_sampling(
       student: the network.
       lessons: what the teachers taught.
       settings: of the priors.
-      draws_per_chunk: that of the first process's sink.
+      sink: the store that the first process has made, opened by this one.
       config: how.
       checkpoints: made as those of the first process (``SharedCheckpoints``).
 
@@ -208,7 +208,7 @@ def follow_sampling(
       InputError: as ``sample_posterior`` does.
     """
     prepared = _prepare(key, student, lessons, settings, config)
-    _run_chains(prepared, config.sampling, KeptElsewhere(draws_per_chunk), checkpoints, None)
+    _run_chains(prepared, config.sampling, sink, checkpoints, None)
 
 
 class _Prepared(NamedTuple):
@@ -323,7 +323,7 @@ def _prepare(
 def _run_chains(
     prepared: _Prepared,
     sampling: SamplingConfig,
-    sink: DrawStore | KeptPredictions | KeptElsewhere | None,
+    sink: DrawStore | KeptPredictions | None,
     checkpoints: Checkpoints | None,
     progress: Progress | None,
 ) -> ChainRun:

@@ -1,8 +1,9 @@
 """Processes that sample together, on one machine or on many: joined before JAX is first used.
 
 Each runs the same program on the same arguments. The first process learns what has to be known before the chains start,
-and the others read it; the chains and the blocks of data are shared out over the devices of all (``chains``). The first
-process alone writes, and talks.
+and the others read it; the chains and the blocks of data are shared out over the devices of all (``chains``). Each
+writes the draws of its own chains into the run's directory, which all of them must see; the first one writes the rest,
+and talks.
 """
 
 import argparse
@@ -15,12 +16,15 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from mtbkd_jax.checks import check_whole
 from mtbkd_jax.errors import InputError
 
 _SECONDS_UNTIL_LOST = 30
 """A process that was silent for so long counts as dead, and the others stop; JAX says whose rank it was."""
+_SECONDS_UNTIL_STUCK = 3600
+"""A process that is alive may keep the others waiting for so long, such as by a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -103,3 +107,13 @@ def from_first(tree: Any) -> Any:
     if jax.process_count() == 1:
         return arrays
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(arrays))
+
+
+def wait_for_all(what: str) -> None:
+    """Wait until every process has come to this; the devices go on meanwhile.
+
+    Args:
+      what: is waited for, the same in all processes.
+    """
+    everybody = set(range(jax.process_count()))
+    multihost.sync_global_processes(what, processes=everybody, timeout=_SECONDS_UNTIL_STUCK)
