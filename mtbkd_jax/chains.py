@@ -126,6 +126,12 @@ def copy_to_chains(tree: Any, mesh: Mesh) -> Any:
     return _copy(tree, NamedSharding(mesh, P("chain")))
 
 
+def like_chains(tree: Any, mesh: Mesh) -> Any:
+    """Shapes of ``copy_to_chains``."""
+    sharding = NamedSharding(mesh, P("chain"))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
 def copy_to_all(tree: Any, mesh: Mesh) -> Any:
     """``tree`` on every device of the mesh."""
     return _copy(tree, NamedSharding(mesh, EVERYWHERE))

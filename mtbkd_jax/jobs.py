@@ -1,6 +1,5 @@
 """The jobs behind the commands: from files to a run directory, and from there to predictions."""
 
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,6 @@ from rich.table import Table
 
 from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
-from mtbkd_jax.checkpoints import SharedCheckpoints
 from mtbkd_jax.checks import check_labels, check_not_negative, check_seed, check_whole
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
@@ -159,17 +157,16 @@ def _follow_fit(config: "Fit", teach: Callable[[], Any], sample_key: Key, studen
         return
     store = _opened_with_first(config.out, student)  # comes when all is learned
     lessons, _, choice = teach()
-    # Batch systems ask all processes to stop; the first one does it for all, with a checkpoint.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    follow_sampling(
-        sample_key,
-        student,
-        lessons,
-        choice.settings,
-        sink=store,
-        config=config.distillation,
-        checkpoints=SharedCheckpoints(None),
-    )
+    with checkpoints_of_run(config.out, seconds_between=config.checkpoint_seconds) as checkpoints:
+        follow_sampling(
+            sample_key,
+            student,
+            lessons,
+            choice.settings,
+            sink=store,
+            config=config.distillation,
+            checkpoints=checkpoints,
+        )
 
 
 def _announce(store: DrawStore | KeptPredictions) -> None:
@@ -369,7 +366,7 @@ def _sample(
             choice.settings,
             config=config,
             sink=sink,
-            checkpoints=checkpoints if jax.process_count() == 1 else SharedCheckpoints(checkpoints),
+            checkpoints=checkpoints,
             progress=progress,
         )
 

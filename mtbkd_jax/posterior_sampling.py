@@ -202,7 +202,7 @@ def follow_sampling(
       settings: of the priors.
       sink: the store that the first process has made, opened by this one.
       config: how.
-      checkpoints: made as those of the first process (``SharedCheckpoints``).
+      checkpoints: in the same directory as those of the first process.
 
     Raises:
       InputError: as ``sample_posterior`` does.

@@ -2,8 +2,9 @@
 
 Each runs the same program on the same arguments. The first process learns what has to be known before the chains start,
 and the others read it; the chains and the blocks of data are shared out over the devices of all (``chains``). Each
-writes the draws of its own chains into the run's directory, which all of them must see; the first one writes the rest,
-and talks.
+writes the draws and the checkpoints of its own chains into the run's directory, which all of them must see; the first
+one writes the rest, and talks. Each reads all rows of the data and of the teachers' outputs: what is learned, and the
+climbs to where the chains start, take them all. While the chains run a device holds its own blocks alone.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.typing import ArrayLike
 from orbax.checkpoint import multihost
 
 from mtbkd_jax.checks import check_whole
@@ -107,6 +109,12 @@ def from_first(tree: Any) -> Any:
     if jax.process_count() == 1:
         return arrays
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(arrays))
+
+
+def from_each(array: ArrayLike) -> np.ndarray:
+    """What every process has, stacked over processes; all of them call it with arrays of the same shape, and wait."""
+    array = np.asarray(array)
+    return array[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(array))
 
 
 def wait_for_all(what: str) -> None:

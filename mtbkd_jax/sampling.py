@@ -24,6 +24,7 @@ from mtbkd_jax.chains import (
     copy_to_all,
     copy_to_chains,
     keys_of_step,
+    like_chains,
     on_this_host,
     over_chains,
     own_chains,
@@ -249,7 +250,7 @@ def sample_chains(
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
     chunks = list(_plan(kept_steps, num_burn_in, chunk_size, thinning))
     no_info, no_draws = _no_info(states, num_chains, num_draws), None if sink is None else sink.state()
-    begun = _Saved(states, jnp.full(num_chains, -1, jnp.int32), no_info, no_draws)
+    begun = _Saved(states, np.full(num_chains, -1, np.int32), no_info, no_draws)
     num_done, num_kept, saved = 0, 0, begun
     length = {
         "num_chains": num_chains,
@@ -259,7 +260,7 @@ def sample_chains(
         "chunk_size": chunk_size,
     }
     if checkpoints is not None and sink is not None:
-        if (found := checkpoints.latest(length, begun)) is not None:
+        if (found := checkpoints.latest(length, begun._replace(states=like_chains(states, mesh)))) is not None:
             num_done, saved = found
             num_kept = sum(len(chunk.gaps) for chunk in chunks[:num_done] if chunk.is_kept)
         sink.truncate(num_kept, saved.sink)  # draws that came after the last checkpoint will come again
@@ -307,7 +308,7 @@ def sample_chains(
         if checkpoints is not None and sink is not None and to_save is not None:
             # Of the same size however many draws there are, so that it can be read back.
             info = _first_draws(_joined(kept, begun.info), num_draws)
-            checkpoints.save(number, length, _Saved(on_this_host(to_save), failed_at, info, sink.state()))
+            checkpoints.save(number, length, _Saved(to_save, failed_at, info, sink.state()))
 
     alive = failed_at < 0
     info = jax.tree.map(lambda rows: jnp.asarray(rows[alive]), kept)
@@ -403,7 +404,9 @@ def _no_info(states: Any, num_chains: int, num_draws: int) -> SamplerInfo:
     """Room for what is known of draws."""
     dtype = jax.tree.leaves(states)[0].dtype
     shape = num_chains, num_draws
-    return SamplerInfo(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
+    return jax.tree.map(
+        np.asarray, SamplerInfo(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
+    )
 
 
 def _joined(first: SamplerInfo, then: SamplerInfo) -> SamplerInfo:
