@@ -25,8 +25,9 @@ from mtbkd_jax.errors import InputError
 
 _SECONDS_UNTIL_LOST = 30
 """A process that was silent for so long counts as dead, and the others stop; JAX says whose rank it was."""
-_SECONDS_UNTIL_STUCK = 3600
-"""A process that is alive may keep the others waiting for so long, such as by a slow disk."""
+_SECONDS_UNTIL_STUCK = 24 * 3600
+"""A process that is alive may keep the others waiting for so long: by a slow disk, or as the first one does when the
+chains have ended, and it alone judges and writes the run."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,11 @@ def join_processes(processes: Processes) -> None:
                 "Count from 0.",
             )
     try:
-        jax.distributed.initialize(*explicit, heartbeat_timeout_seconds=_SECONDS_UNTIL_LOST)
+        jax.distributed.initialize(
+            *explicit,
+            heartbeat_timeout_seconds=_SECONDS_UNTIL_LOST,
+            shutdown_timeout_seconds=_SECONDS_UNTIL_STUCK,
+        )
     except (RuntimeError, ValueError) as error:
         action = "Start all processes with the same numbers; outside of a cluster, give the three of them."
         raise InputError("processes", "coordinator", str(error).partition("\n")[0], expected, action) from None

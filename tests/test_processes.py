@@ -56,6 +56,15 @@ def test_what_jax_says_of_a_cluster_that_is_not_there_is_an_error_of_ours(monkey
         join_processes(Processes(cluster=True))
 
 
+def test_processes_that_are_ready_wait_for_one_that_still_works(monkeypatch):
+    options = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: options.update(given))
+    join_processes(Processes(cluster=True))
+    # After this time without the others JAX aborts all of them, and so the first one while it writes.
+    assert options["shutdown_timeout_seconds"] > 3600
+    assert options["heartbeat_timeout_seconds"] < 60
+
+
 def test_what_a_command_says_of_processes_is_known_before_it_is_parsed():
     arguments = ["fit", "--processes.coordinator", "host:1", "--processes.num-processes=3", "--out", "runs"]
     expected = Processes(coordinator="host:1", num_processes=3, process_id=2)
