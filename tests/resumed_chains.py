@@ -1,6 +1,6 @@
 """Chains that go on from where they stand, as a process of its own: prints a digest of its draws at the end.
 
-``python resumed_chains.py PATH``, with the arguments ``--processes.NAME`` of ``mtbkd`` for one of several processes.
+``python resumed_chains.py PATH NUM_CHAINS``, and for one of several processes the ``--processes.NAME`` of ``mtbkd``.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mtbkd_jax.processes import is_first, join_processes, processes_among, wait_for_all
 
-join_processes(processes_among(sys.argv[2:]))  # before the first array
+join_processes(processes_among(sys.argv[3:]))  # before the first array
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -26,14 +26,14 @@ from mtbkd_jax.schedules import constant  # noqa: E402
 NUM_DRAWS, CHUNK, SECONDS_PER_CHUNK = 80, 2, 0.1
 
 
-def main(path: Path) -> None:
-    """Sample, or go on."""
+def main(path: Path, num_chains: int) -> None:
+    """Sample, or go on; two devices have a chain each, or share the blocks of one."""
     template = jnp.zeros(50)
     if is_first() and not (path / "draws").exists():
-        create_draws(path / "draws", template, num_chains=2, num_draws=NUM_DRAWS, draws_per_chunk=CHUNK)
+        create_draws(path / "draws", template, num_chains=num_chains, num_draws=NUM_DRAWS, draws_per_chunk=CHUNK)
     wait_for_all("created")
     store = open_draws(path / "draws", template)
-    sampler = sghmc(lambda params, batch: -jnp.sum(params**2) / 2 + 0.0 * batch, friction=1.0)
+    sampler = sghmc(lambda params, batch: -jnp.sum(params**2) / 2 + 0.0 * batch.sum(), friction=1.0)
 
     def progress(_: ChunkReport) -> None:
         print("sampling", flush=True)
@@ -44,9 +44,10 @@ def main(path: Path) -> None:
         try:
             sample_chains(
                 sampler,
-                start_chains(sampler, jnp.ones((2, 50)), jax.random.key(1)),
+                start_chains(sampler, jnp.ones((num_chains, 50)), jax.random.key(1)),
                 key=jax.random.key(2),
-                data=jnp.zeros(()),
+                data=jnp.zeros(2),
+                num_blocks=2,
                 draw_batch=lambda key, data: data,
                 step_size=constant(0.2),
                 num_draws=NUM_DRAWS,
@@ -61,4 +62,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

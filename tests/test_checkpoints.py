@@ -153,11 +153,12 @@ def test_checkpoints_are_taken_no_more_often_than_asked(tmp_path):
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def start_script(path, num_processes):
+def start_script(path, num_chains, num_processes):
     """Start the processes that sample together."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
     environment |= {"JAX_NUM_CPU_DEVICES": "1", "NPROC": "2"}
-    commands = [[sys.executable, str(SCRIPT), str(path), *joining] for joining in joining_arguments(num_processes)]
+    command = [sys.executable, str(SCRIPT), str(path), str(num_chains)]
+    commands = [[*command, *joining] for joining in joining_arguments(num_processes)]
     return [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for command in commands]
 
 
@@ -169,18 +170,23 @@ def digest_of(processes):
 
 
 @pytest.fixture(scope="module")
-def digest_of_a_whole_run(tmp_path_factory):
-    return digest_of(start_script(tmp_path_factory.mktemp("whole"), 1))
+def digests_of_whole_runs(tmp_path_factory):
+    """By the number of chains."""
+    return {number: digest_of(start_script(tmp_path_factory.mktemp("whole"), number, 1)) for number in (1, 2)}
 
 
-@pytest.mark.parametrize("numbers_of_processes", [(1, 1, 1, 1), (2, 1, 2, 2)], ids=["one", "two or one"])
+@pytest.mark.parametrize(
+    ("num_chains", "numbers_of_processes"),
+    [(2, (1, 1, 1, 1)), (2, (2, 1, 2, 2)), (1, (2, 1))],
+    ids=["one", "two or one", "two that share a chain, or one"],
+)
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "preempted"])
 def test_processes_that_are_ended_at_any_moment_go_on_to_the_bit(
-    end, numbers_of_processes, digest_of_a_whole_run, tmp_path
+    end, num_chains, numbers_of_processes, digests_of_whole_runs, tmp_path
 ):
     rng = np.random.default_rng(end)
     for number in numbers_of_processes[:-1]:
-        processes = start_script(tmp_path, number)
+        processes = start_script(tmp_path, num_chains, number)
         next(line for line in processes[0].stdout if line == "sampling\n")
         time.sleep(rng.uniform(0, 1))
         for process in processes:
@@ -188,4 +194,5 @@ def test_processes_that_are_ended_at_any_moment_go_on_to_the_bit(
         for process in processes:
             process.communicate(timeout=300)
             assert process.returncode != 0
-    assert digest_of(start_script(tmp_path, numbers_of_processes[-1])) == digest_of_a_whole_run
+    finished = start_script(tmp_path, num_chains, numbers_of_processes[-1])
+    assert digest_of(finished) == digests_of_whole_runs[num_chains]
