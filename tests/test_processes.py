@@ -109,7 +109,8 @@ def draws_of_one_process(files, tmp_path_factory):
 def assert_same_draws(run, expected):
     draws = open_draws(run / "draws")
     assert draws.num_draws == expected.num_draws == NUM_DRAWS
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), draws.positions(), expected.positions())
+    # 620 steps of float32, whose sums over rows are taken in another order where the rows lie on other devices.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), draws.positions(), expected.positions())
     assert is_finished(run)
 
 
