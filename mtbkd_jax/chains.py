@@ -126,6 +126,12 @@ def copy_to_chains(tree: Any, mesh: Mesh) -> Any:
     return _copy(tree, NamedSharding(mesh, P("chain")))
 
 
+def like_chains(tree: Any, mesh: Mesh) -> Any:
+    """Shapes of ``copy_to_chains``."""
+    sharding = NamedSharding(mesh, P("chain"))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
 def copy_to_all(tree: Any, mesh: Mesh) -> Any:
     """``tree`` on every device of the mesh."""
     return _copy(tree, NamedSharding(mesh, EVERYWHERE))
@@ -139,6 +145,28 @@ def specs_with_data(num_blocks: int) -> tuple[P, P]:
 def copy_data(data: Any, mesh: Mesh, num_blocks: int) -> Any:
     """``data``, whose leading axes run over the rows of all blocks, with each device holding its own blocks."""
     return _copy(data, NamedSharding(mesh, specs_with_data(num_blocks)[0]))
+
+
+def own_chains(stacked: Array) -> Int[np.ndarray, " own"]:
+    """Numbers of the chains that this process has to write, of an array that is stacked over chains."""
+    numbers = np.arange(stacked.shape[0])
+    return np.concatenate([numbers[:0], *(numbers[shard.index[0]] for shard in _own_shards(stacked))])
+
+
+def rows_of_own_chains(tree: Any) -> Any:
+    """The rows of ``own_chains`` of arrays that are stacked over chains, as NumPy arrays; nothing is gathered."""
+
+    def rows(stacked: Array) -> np.ndarray:
+        none = np.empty((0, *stacked.shape[1:]), stacked.dtype)
+        return np.concatenate([none, *(np.asarray(shard.data) for shard in _own_shards(stacked))])
+
+    return jax.tree.map(rows, tree)
+
+
+def _own_shards(stacked: Array) -> list[Any]:
+    """Those of this process, by their chains; of a chain that several devices share, the first one's."""
+    own = (shard for shard in stacked.addressable_shards if shard.replica_id == 0)
+    return sorted(own, key=lambda shard: shard.index[0].start or 0)
 
 
 def on_this_host(tree: Any) -> Any:

@@ -1,26 +1,32 @@
 """Chunks of draws on disk: what all stores of draws have in common.
 
-    manifest.json    what is kept; chains; draws planned and complete; where chains failed
+    manifest.json    what is kept; an identity; chains; draws planned and complete; where chains failed
     NAME/            [chains, draws, ...]; one array for each thing that is kept, or for every so many draws one row
     log_density/     [chains, draws], nats
 
 A chunk of the arrays is one chain's share of one ``append``, with a checksum, and the manifest is replaced after the
 chunks are on the disk. So an interrupted run leaves the draws that its manifest counts. A run that goes on from a
 checkpoint may write a chunk that was there already again, with the same draws in it.
+
+Of several processes that sample together each writes the chunks of its own chains, into the directory that all of them
+see, and the first one the manifest. What is in the directory does not depend on how many they are.
 """
 
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mtbkd_jax import storage
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.processes import is_first, wait_for_all
 
 FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.draws", "version": 2}
+ID_BYTES = 8
 _MOST_DRAWS, _CHUNK_VALUES = 100, 1 << 21
 """Draws of one chunk: a hundred, or fewer where those of all chains would take more than 8 MiB in float32."""
 
@@ -74,6 +80,11 @@ class ChunkedStore:
         return self._manifest["num_complete"]
 
     @property
+    def identity(self) -> str:
+        """What tells this store from any other: hexadecimal digits of ``ID_BYTES``; zeros in those of old."""
+        return self._manifest.get("id", "00" * ID_BYTES)
+
+    @property
     def draws_per_chunk(self) -> int:
         """Draws of one ``append``; the last one may have fewer."""
         return self._manifest["draws_per_chunk"]
@@ -111,8 +122,18 @@ class ChunkedStore:
     def _alive(self) -> np.ndarray:
         return np.flatnonzero(self.failed_at < 0)
 
-    def _append(self, chunk: Mapping[str, np.ndarray], failed_at: np.ndarray) -> None:
-        """Add what is kept of the next draws, ``[chains, kept draws, ...]`` by name; on the disk when this returns.
+    def _append(
+        self,
+        chunk: Mapping[str, np.ndarray],
+        failed_at: np.ndarray,
+        chains: Int[np.ndarray, " own"] | None = None,
+    ) -> None:
+        """Add what is kept of the next draws; that of all processes is on the disk when this returns.
+
+        Args:
+          chunk: ``[own chains, kept draws, ...]`` by name.
+          failed_at: of all chains.
+          chains: numbers of those that this process has; None is all.
 
         Raises:
           InputError: if this is not the chunk that comes next.
@@ -122,9 +143,13 @@ class ChunkedStore:
         self._check_is_next_chunk(count)
         for name, values in chunk.items():
             first = -(-start // self._kept[name].every)
-            storage.write(self._arrays[name], np.s_[:, first : first + values.shape[1]], values)
+            storage.write(self._arrays[name], (self._numbers(chains), np.s_[first : first + values.shape[1]]), values)
+        wait_for_all("draws")
         self._manifest |= {"num_complete": start + count, "failed_at": np.asarray(failed_at).tolist()}
         self._write_manifest()
+
+    def _numbers(self, chains: Int[np.ndarray, " own"] | None) -> Int[np.ndarray, " own"]:
+        return np.arange(self._manifest["num_chains"]) if chains is None else chains
 
     def _read(
         self, name: str, start: int = 0, stop: int | None = None, step: int = 1, *, inner: tuple[slice, ...] = ()
@@ -146,7 +171,8 @@ class ChunkedStore:
             )
 
     def _write_manifest(self) -> None:
-        storage.write_manifest(self.path / "manifest.json", self._manifest, **FORMAT)
+        if is_first():
+            storage.write_manifest(self.path / "manifest.json", self._manifest, **FORMAT)
 
 
 def read_manifest(path: Path, *kinds: str) -> dict[str, Any]:
@@ -188,6 +214,7 @@ def empty_manifest(kind: str, *, num_chains: int, num_draws: int, draws_per_chun
     """The manifest of a store without a draw."""
     return {
         "kind": kind,
+        "id": secrets.token_hex(ID_BYTES),
         "num_chains": num_chains,
         "num_planned": num_draws,
         "num_complete": 0,

@@ -3,8 +3,10 @@
     manifest.json    names, shapes and type of the parameters, and what ``draw_chunks`` says
     positions/       [chains, draws, parameters]; the parameters of a draw are joined in the order of the manifest
     log_density/     [chains, draws], nats
+    seals/           [chains, draws, 2]; of both (``seals``), so that files of another run, or in another place, are
+                     noticed
 
-``draw_chunks`` says what an interrupted run leaves.
+``draw_chunks`` says what an interrupted run leaves, and how several processes write.
 """
 
 from collections.abc import Iterator
@@ -16,15 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import DictKey, keystr, tree_leaves_with_path
+from jaxtyping import Int, UInt32
 
 from mtbkd_jax import storage
 from mtbkd_jax.checks import check_one_of, check_positive
 from mtbkd_jax.draw_chunks import LOG_DENSITY, ChunkedStore, Kept, empty_manifest, fitting_chunk, read_manifest
-from mtbkd_jax.errors import InputError
+from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.seals import seals_of
 from mtbkd_jax.tree import tree_size
 from mtbkd_jax.types import Params
 
 STORAGE_TYPES = ("float32", "bfloat16")
+
+_SEALED = ("positions", "log_density")
 
 _BLOCK_VALUES = 1 << 21
 """Parameters that are read at a time, about: 8 MiB in float32."""
@@ -41,24 +47,39 @@ class DrawStore(ChunkedStore):
         self.num_parameters = sum(prod(leaf["shape"]) for leaf in manifest["leaves"])
         self._storage_type = manifest.get("storage_type", manifest["leaves"][0]["dtype"])
         positions = Kept((self.num_parameters,), self._storage_type, is_read_by_draw=True)
-        super().__init__(path, manifest, {"positions": positions} | LOG_DENSITY)
+        self._is_sealed = "id" in manifest  # those of old are not
+        seals = {"seals": Kept((len(_SEALED),), "uint32")} if self._is_sealed else {}
+        super().__init__(path, manifest, {"positions": positions} | LOG_DENSITY | seals)
         self._template = template
 
-    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
+    def append(
+        self,
+        positions: Any,
+        log_density: np.ndarray,
+        failed_at: np.ndarray,
+        chains: Int[np.ndarray, " own"] | None = None,
+    ) -> None:
         """Add the next draws of all chains; on the disk when this returns.
 
+        Of several processes each adds those of its own chains, and all of them call it at the same time.
+
         Args:
-          positions: the template's leaves with leading axes ``[chains, draws]``.
-          log_density: ``[chains, draws]``, nats.
-          failed_at: ``[chains]``, -1 for a chain that has not failed.
+          positions: the template's leaves with leading axes ``[own chains, draws]``.
+          log_density: ``[own chains, draws]``, nats.
+          failed_at: ``[all chains]``, -1 for a chain that has not failed.
+          chains: numbers of the own chains; None is all.
 
         Raises:
           InputError: if this is not the chunk that comes next.
           StorageError: if the disk is full.
         """
-        rows = [np.asarray(leaf).reshape(*log_density.shape, -1) for leaf in jax.tree.leaves(positions)]
+        rows = [leaf.reshape(*log_density.shape, prod(leaf.shape[2:])) for leaf in jax.tree.leaves(positions)]
         joined = np.concatenate(rows, axis=2).astype(self._storage_type, copy=False)
-        self._append({"positions": joined, "log_density": np.asarray(log_density, np.float32)}, failed_at)
+        chunk = {"positions": joined, "log_density": np.asarray(log_density, np.float32)}
+        if self._is_sealed:
+            numbers, draws = self._numbers(chains), self.num_draws + np.arange(log_density.shape[1])
+            chunk["seals"] = np.stack([self._seals(name, numbers, draws, chunk[name]) for name in _SEALED], axis=2)
+        self._append(chunk, failed_at, chains)
 
     def positions(self, start: int = 0, stop: int | None = None, step: int = 1) -> Any:
         """Read draws ``start`` to ``stop`` (None is the last) as parameters stacked to ``[chains, draws, ...]``.
@@ -69,7 +90,7 @@ class DrawStore(ChunkedStore):
           step: from one to the next.
 
         Raises:
-          CorruptDataError: if a chunk was truncated, altered or removed.
+          CorruptDataError: if a chunk was truncated, altered or removed, or is of another run, chain or draw.
         """
         joined = self._read("positions", start, stop, step)
         leaves, structure = jax.tree.flatten(self._template)
@@ -78,6 +99,41 @@ class DrawStore(ChunkedStore):
         return jax.tree.unflatten(
             structure, [jnp.asarray(part, leaf.dtype) for part, leaf in zip(shaped, leaves, strict=True)]
         )
+
+    def _read(
+        self, name: str, start: int = 0, stop: int | None = None, step: int = 1, *, inner: tuple[slice, ...] = ()
+    ) -> np.ndarray:
+        values = super()._read(name, start, stop, step, inner=inner)
+        if self._is_sealed and name in _SEALED:
+            seals = super()._read("seals", start, stop, step)[..., _SEALED.index(name)]
+            self._check_seals(name, start + step * np.arange(values.shape[1]), values, seals)
+        return values
+
+    def _seals(
+        self, name: str, chains: Int[np.ndarray, " chains"], draws: Int[np.ndarray, " draws"], values: np.ndarray
+    ) -> UInt32[np.ndarray, "chains draws"]:
+        return seals_of(f"{self.identity} {name}", chains, draws, values)
+
+    def _check_seals(
+        self,
+        name: str,
+        draws: Int[np.ndarray, " draws"],
+        values: np.ndarray,
+        expected: UInt32[np.ndarray, "chains draws"],
+    ) -> None:
+        """Refuse draws that were not written for where they are."""
+        found = self._seals(name, self._alive, draws, values)
+        for row, column in np.argwhere(found != expected)[:1]:
+            chain, draw = self._alive[row], draws[column]
+            inner = ["0"] * (values.ndim - 2)
+            file = self.path.joinpath(name, "c", str(chain), str(draw // self.draws_per_chunk), *inner)
+            raise CorruptDataError(
+                str(file),
+                f"seal of draw {draw}",
+                f"{found[row, column]:08x}",
+                f"{expected[row, column]:08x}, of chain {chain} of the run {self.identity}",
+                "It was written for another place: copy it, and its like in `seals`, from where they came from.",
+            )
 
 
 def create_draws(

@@ -1,6 +1,5 @@
 """The jobs behind the commands: from files to a run directory, and from there to predictions."""
 
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,13 +14,13 @@ from rich.table import Table
 
 from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
-from mtbkd_jax.checkpoints import SharedCheckpoints
 from mtbkd_jax.checks import check_labels, check_not_negative, check_seed, check_whole
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
 from mtbkd_jax.diagnostics import LEAST_DRAWS
 from mtbkd_jax.digits import digits_study
 from mtbkd_jax.distillation import Distillation, learn
+from mtbkd_jax.draw_chunks import ID_BYTES
 from mtbkd_jax.draws import DrawStore
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.folds import are_enough
@@ -54,6 +53,7 @@ from mtbkd_jax.unfinished import (
     LearnedFiles,
     checkpoints_of_run,
     draws_of_run,
+    existing_draws_of_run,
     is_finished,
     kept_predictions_of_run,
     mark_finished,
@@ -151,27 +151,43 @@ def fit(config: "Fit") -> None:
 
 
 def _follow_fit(config: "Fit", teach: Callable[[], Any], sample_key: Key, student: Student) -> None:
-    """What a process does whose chains are kept by the first one; it reads what that one has learned."""
+    """What the other processes do: read what the first one has learned, and sample with it."""
     is_run_finished = bool(from_first(False))
     if is_run_finished:
         return
-    draws_per_chunk = int(from_first(0))  # comes when all is learned
-    if not (config.out / "learned" / "manifest.json").exists():
-        found, expected = "nothing that the first process has learned", "a directory that all processes see"
-        raise InputError(str(config.out), "--out", found, expected, "Put the run on a shared file system.")
+    store = _opened_with_first(config.out, student)  # comes when all is learned
     lessons, _, choice = teach()
-    # Batch systems ask all processes to stop; the first one does it for all, with a checkpoint.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    follow_sampling(
-        sample_key,
-        student,
-        lessons,
-        choice.settings,
-        draws_per_chunk=draws_per_chunk,
-        powers=choice.powers,
-        config=config.distillation,
-        checkpoints=SharedCheckpoints(None),
-    )
+    with checkpoints_of_run(config.out, seconds_between=config.checkpoint_seconds) as checkpoints:
+        follow_sampling(
+            sample_key,
+            student,
+            lessons,
+            choice.settings,
+            powers=choice.powers,
+            sink=store,
+            config=config.distillation,
+            checkpoints=checkpoints,
+        )
+
+
+def _announce(store: DrawStore | KeptPredictions) -> None:
+    """Tell the other processes that they may open the store."""
+    from_first(np.frombuffer(bytes.fromhex(store.identity), np.uint8))
+
+
+def _opened_with_first(out: Path, student: Student) -> DrawStore:
+    """The store that the first process announces, once it does.
+
+    Raises:
+      InputError: if this process sees another one, or none.
+    """
+    expected = from_first(np.zeros(ID_BYTES, np.uint8)).tobytes().hex()
+    store = existing_draws_of_run(out, student)
+    if store is None or store.identity != expected:
+        found = "no draws" if store is None else f"draws of the run {store.identity}"
+        action = "Put the run on a file system that all processes share."
+        raise InputError(str(out), "--out", found, f"those of the run {expected}, which the first process sees", action)
+    return store
 
 
 def predict_file(run: Path, inputs: Path, output: Path, *, level: float) -> None:
@@ -339,7 +355,7 @@ def _sample(
     log: RunLog,
 ) -> SampledPosterior:
     """Sample the posterior of the settings chosen; the draws are on the disk, and so is where the chains stand."""
-    from_first(sink.draws_per_chunk)  # `_follow_fit` is waiting for it
+    _announce(sink)
     with (
         checkpoints_of_run(path, seconds_between=checkpoint_seconds) as checkpoints,
         _observed("sampling", log) as progress,
@@ -352,7 +368,7 @@ def _sample(
             powers=choice.powers,
             config=config,
             sink=sink,
-            checkpoints=checkpoints if jax.process_count() == 1 else SharedCheckpoints(checkpoints),
+            checkpoints=checkpoints,
             progress=progress,
         )
 

@@ -118,18 +118,31 @@ class KeptPredictions(ChunkedStore, ABC):
     ) -> None:
         """Write what is kept of the probes, and the rest of the chunk."""
 
-    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
+    def append(
+        self,
+        positions: Any,
+        log_density: np.ndarray,
+        failed_at: np.ndarray,
+        chains: Int[np.ndarray, " own"] | None = None,
+    ) -> None:
         """Add what the next draws of all chains predict; on the disk when this returns.
 
         Args:
           positions: the student's parameters with leading axes ``[chains, draws]``.
           log_density: ``[chains, draws]``, nats.
           failed_at: ``[chains]``, -1 for a chain that has not failed.
+          chains: numbers of the chains that this process has, which must be all.
 
         Raises:
-          InputError: if this is not the chunk that comes next, or the store was opened to read.
+          InputError: if this is not the chunk that comes next, the store was opened to read, or some chains are with
+            another process.
           StorageError: if the disk is full.
         """
+        num_own = self._numbers(chains).size
+        if num_own < self.failed_at.size:
+            found, expected = f"{num_own} in this process", f"all {self.failed_at.size}"
+            action = "Keep the parameters, or sample by one process."
+            raise InputError(str(self.path), "chains", found, expected, action)
         if self._probing is None:
             action = "Open it with what is to be predicted."
             raise InputError(str(self.path), "appended draws", "a store to read", "one to append to", action)

@@ -65,7 +65,7 @@ from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.prediction import flatten_weights
 from mtbkd_jax.processes import from_first
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
-from mtbkd_jax.sampling import ChainRun, KeptElsewhere, Progress, sample_chains, start_chains
+from mtbkd_jax.sampling import ChainRun, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.settings import (
     Component,
@@ -193,7 +193,7 @@ def follow_sampling(
     lessons: Lessons,
     settings: PosteriorSettings,
     *,
-    draws_per_chunk: int,
+    sink: DrawStore,
     powers: Powers | None = None,
     config: DistillationConfig = DistillationConfig(),
     checkpoints: Checkpoints | None = None,
@@ -205,16 +205,16 @@ def follow_sampling(
       student: the network.
       lessons: what the teachers taught.
       settings: of the priors.
-      draws_per_chunk: that of the first process's sink.
+      sink: the store that the first process has made, opened by this one.
       powers: that are visited.
       config: how.
-      checkpoints: made as those of the first process (``SharedCheckpoints``).
+      checkpoints: in the same directory as those of the first process.
 
     Raises:
       InputError: as ``sample_posterior`` does.
     """
     prepared = _prepare(key, student, lessons, settings, powers, config)
-    _run_chains(prepared, config.sampling, KeptElsewhere(draws_per_chunk), checkpoints, None)
+    _run_chains(prepared, config.sampling, sink, checkpoints, None)
 
 
 class _Prepared(NamedTuple):
@@ -340,7 +340,7 @@ def _prepare(
 def _run_chains(
     prepared: _Prepared,
     sampling: SamplingConfig,
-    sink: DrawStore | KeptPredictions | KeptElsewhere | None,
+    sink: DrawStore | KeptPredictions | None,
     checkpoints: Checkpoints | None,
     progress: Progress | None,
 ) -> ChainRun:

@@ -1,8 +1,10 @@
 """Processes that sample together, on one machine or on many: joined before JAX is first used.
 
 Each runs the same program on the same arguments. The first process learns what has to be known before the chains start,
-and the others read it; the chains and the blocks of data are shared out over the devices of all (``chains``). The first
-process alone writes, and talks.
+and the others read it; the chains and the blocks of data are shared out over the devices of all (``chains``). Each
+writes the draws and the checkpoints of its own chains into the run's directory, which all of them must see; the first
+one writes the rest, and talks. Each reads all rows of the data and of the teachers' outputs: what is learned, and the
+climbs to where the chains start, take them all. While the chains run a device holds its own blocks alone.
 """
 
 import argparse
@@ -15,12 +17,17 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.typing import ArrayLike
+from orbax.checkpoint import multihost
 
 from mtbkd_jax.checks import check_whole
 from mtbkd_jax.errors import InputError
 
 _SECONDS_UNTIL_LOST = 30
 """A process that was silent for so long counts as dead, and the others stop; JAX says whose rank it was."""
+_SECONDS_UNTIL_STUCK = 24 * 3600
+"""A process that is alive may keep the others waiting for so long: by a slow disk, or as the first one does when the
+chains have ended, and it alone judges and writes the run."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,11 @@ def join_processes(processes: Processes) -> None:
                 "Count from 0.",
             )
     try:
-        jax.distributed.initialize(*explicit, heartbeat_timeout_seconds=_SECONDS_UNTIL_LOST)
+        jax.distributed.initialize(
+            *explicit,
+            heartbeat_timeout_seconds=_SECONDS_UNTIL_LOST,
+            shutdown_timeout_seconds=_SECONDS_UNTIL_STUCK,
+        )
     except (RuntimeError, ValueError) as error:
         action = "Start all processes with the same numbers; outside of a cluster, give the three of them."
         raise InputError("processes", "coordinator", str(error).partition("\n")[0], expected, action) from None
@@ -103,3 +114,19 @@ def from_first(tree: Any) -> Any:
     if jax.process_count() == 1:
         return arrays
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(arrays))
+
+
+def from_each(array: ArrayLike) -> np.ndarray:
+    """What every process has, stacked over processes; all of them call it with arrays of the same shape, and wait."""
+    array = np.asarray(array)
+    return array[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(array))
+
+
+def wait_for_all(what: str) -> None:
+    """Wait until every process has come to this; the devices go on meanwhile.
+
+    Args:
+      what: is waited for, the same in all processes.
+    """
+    everybody = set(range(jax.process_count()))
+    multihost.sync_global_processes(what, processes=everybody, timeout=_SECONDS_UNTIL_STUCK)

@@ -24,8 +24,11 @@ from mtbkd_jax.chains import (
     copy_to_all,
     copy_to_chains,
     keys_of_step,
+    like_chains,
     on_this_host,
     over_chains,
+    own_chains,
+    rows_of_own_chains,
     specs_with_data,
     with_own,
 )
@@ -98,34 +101,19 @@ class DrawSink(Protocol):
     def draws_per_chunk(self) -> int:
         """Draws of one ``append``: the ``chunk_size`` of the run; the last one may have fewer."""
 
-    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
-        """Take the next draws: ``[chains, draws, ...]``, ``[chains, draws]``, and ``[chains]`` as in ``ChainRun``."""
+    def append(
+        self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray, chains: Int[np.ndarray, " own"]
+    ) -> None:
+        """Take the next draws of the chains of these numbers, which are all but where several processes sample.
+
+        They come as ``[own chains, draws, ...]``, ``[own chains, draws]``, and ``[all chains]`` as in ``ChainRun``.
+        """
 
     def state(self) -> Any:
         """What a checkpoint must save, as a pytree of arrays, for ``truncate`` to go back to the draws taken so far."""
 
     def truncate(self, num_draws: int, state: Any) -> None:
         """Forget the draws of every chain beyond the first ``num_draws``, after which the state was this one."""
-
-
-class KeptElsewhere:
-    """The sink of a process that samples with others, the first of which keeps the draws.
-
-    Args:
-      draws_per_chunk: that of the first one's sink.
-    """
-
-    def __init__(self, draws_per_chunk: int):
-        self.draws_per_chunk = draws_per_chunk
-
-    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
-        """Leave the draws to the first process."""
-
-    def state(self) -> None:
-        """There is none."""
-
-    def truncate(self, num_draws: int, state: None) -> None:
-        """There is nothing to forget."""
 
 
 class ChainRun(NamedTuple):
@@ -237,7 +225,8 @@ def sample_chains(
         ``draw_batch`` draws from the blocks of one device.
       explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same
         kind; None takes the same sampler everywhere.
-      sink: where the draws go; None keeps them in memory.
+      sink: where the draws go, of several processes each those of its own chains; None keeps all of them in memory, in
+        every process.
       checkpoints: where the chains are saved now and then. Where some were saved already, they go on from there, to the
         bit if the other arguments are the same. The draws are not in them: the ``sink`` must have kept those.
       progress: called once a chunk.
@@ -261,7 +250,7 @@ def sample_chains(
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
     chunks = list(_plan(kept_steps, num_burn_in, chunk_size, thinning))
     no_info, no_draws = _no_info(states, num_chains, num_draws), None if sink is None else sink.state()
-    begun = _Saved(states, jnp.full(num_chains, -1, jnp.int32), no_info, no_draws)
+    begun = _Saved(states, np.full(num_chains, -1, np.int32), no_info, no_draws)
     num_done, num_kept, saved = 0, 0, begun
     length = {
         "num_chains": num_chains,
@@ -271,7 +260,7 @@ def sample_chains(
         "chunk_size": chunk_size,
     }
     if checkpoints is not None and sink is not None:
-        if (found := checkpoints.latest(length, begun)) is not None:
+        if (found := checkpoints.latest(length, begun._replace(states=like_chains(states, mesh)))) is not None:
             num_done, saved = found
             num_kept = sum(len(chunk.gaps) for chunk in chunks[:num_done] if chunk.is_kept)
         sink.truncate(num_kept, saved.sink)  # draws that came after the last checkpoint will come again
@@ -280,6 +269,8 @@ def sample_chains(
     def compute() -> Iterator[tuple[int, _Chunk, _Draws, Any, Any]]:
         running = chains
         for number, chunk in enumerate(chunks[num_done:], start=num_done + 1):
+            # Before the device is given work: where processes have to agree, they wait for it.
+            is_due = checkpoints is not None and checkpoints.is_due()
             gaps = np.pad(chunk.gaps, (0, chunk_size - len(chunk.gaps)))
             running, draws = _advance_chains(
                 running,
@@ -290,29 +281,34 @@ def sample_chains(
                 mesh=mesh,
                 num_blocks=num_blocks,
             )
-            is_due = checkpoints is not None and checkpoints.is_due()
             # The next call takes the buffers over, so that what is saved meanwhile is a copy.
             to_save = jax.tree.map(jnp.copy, running.state) if is_due else None
-            yield number, chunk, draws, running.state, to_save
+            # What every process has to know follows its chunk at once, and does not wait for the next.
+            info, failed_at = copy_to_all((draws.info, draws.failed_at), mesh)
+            yield number, chunk, draws._replace(info=info, failed_at=failed_at), running.state, to_save
 
     memory = _Memory()
     receiver = memory if sink is None else sink
-    kept = _on_host(saved.info, num_kept)
+    own, positions_of = np.arange(num_chains), on_this_host
+    if sink is not None:
+        own, positions_of = own_chains(chains.number), rows_of_own_chains
+    kept = _first_draws(saved.info, num_kept)
     failed_at, last_states = np.asarray(saved.failed_at), chains.state
     for number, chunk, draws, last_states, to_save in _one_behind(compute()):  # noqa: B007
-        positions, info = _on_host((draws.positions, draws.info), len(chunk.gaps))
-        failed_at = on_this_host(draws.failed_at)
+        count = len(chunk.gaps)
+        info, failed_at = _first_draws(draws.info, count), np.asarray(draws.failed_at)
         _check_any_alive(failed_at)
         if chunk.is_kept:
-            receiver.append(positions, info.log_density, failed_at)
+            positions = _first_draws(positions_of(draws.positions), count)
+            receiver.append(positions, info.log_density[own], failed_at, own)
             kept = _joined(kept, info)
         if progress is not None:
             steps_done = chunk.first_step + int(chunk.gaps.sum())
             progress(ChunkReport(steps_done, int(kept_steps[-1]), num_draws, info, kept, failed_at))
         if checkpoints is not None and sink is not None and to_save is not None:
             # Of the same size however many draws there are, so that it can be read back.
-            info = _on_host(_joined(kept, begun.info), num_draws)
-            checkpoints.save(number, length, _Saved(on_this_host(to_save), failed_at, info, sink.state()))
+            info = _first_draws(_joined(kept, begun.info), num_draws)
+            checkpoints.save(number, length, _Saved(to_save, failed_at, info, sink.state()))
 
     alive = failed_at < 0
     info = jax.tree.map(lambda rows: jnp.asarray(rows[alive]), kept)
@@ -408,15 +404,17 @@ def _no_info(states: Any, num_chains: int, num_draws: int) -> SamplerInfo:
     """Room for what is known of draws."""
     dtype = jax.tree.leaves(states)[0].dtype
     shape = num_chains, num_draws
-    return SamplerInfo(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
+    return jax.tree.map(
+        np.asarray, SamplerInfo(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, bool))
+    )
 
 
 def _joined(first: SamplerInfo, then: SamplerInfo) -> SamplerInfo:
     return jax.tree.map(lambda *rows: np.concatenate(rows, axis=1), first, then)
 
 
-def _on_host(rows: Any, count: int) -> Any:
-    return jax.tree.map(lambda row: row[:, :count], on_this_host(rows))
+def _first_draws(rows: Any, count: int) -> Any:
+    return jax.tree.map(lambda row: np.asarray(row)[:, :count], rows)
 
 
 class _Memory:
@@ -425,8 +423,8 @@ class _Memory:
     def __init__(self) -> None:
         self._chunks: list[Any] = []
 
-    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray) -> None:
-        del log_density, failed_at  # ChainRun has them
+    def append(self, positions: Any, log_density: np.ndarray, failed_at: np.ndarray, chains: np.ndarray) -> None:
+        del log_density, failed_at, chains  # ChainRun has them, and the chains are all
         self._chunks.append(positions)
 
     def stacked(self, alive: np.ndarray) -> Params:

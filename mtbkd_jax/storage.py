@@ -123,6 +123,8 @@ def write(array: ts.TensorStore, index: Any, values: ArrayLike) -> None:
     Raises:
       StorageError: if the disk is full or does not let us write.
     """
+    if np.size(values) == 0:
+        return  # TensorStore takes an index array without an index for one of a zero, and writes there
     with translated_errors(_path(array)):
         array[index].write(values).result()
 

@@ -125,8 +125,7 @@ def standing_of(path: str | Path) -> Standing:
     path = Path(path)
     if not (path / CONFIG).is_file():
         raise InputError(str(path), CONFIG, "no such file", "the directory of a run", "Check the path.")
-    has_draws = (path / "draws" / "manifest.json").exists()
-    num_draws, num_planned = count_draws(path / "draws") if has_draws else (0, None)
+    num_draws, num_planned = count_draws(path / "draws") if _has_draws(path) else (0, None)
     return Standing(
         _is_locked(path),
         (path / "learned" / "manifest.json").exists(),
@@ -233,11 +232,16 @@ def draws_of_run(
     path: Path, student: Student, *, num_chains: int, num_draws: int, storage_type: str = "float32"
 ) -> DrawStore:
     """The store that a run's draws are streamed to: the one that is there, or an empty one."""
-    template = jax.eval_shape(student.init, jax.random.key(0))
-    if _has_draws(path):
-        return open_draws(path / "draws", template)
+    if (store := existing_draws_of_run(path, student)) is not None:
+        return store
+    _remove_what_a_kill_left(path)
     sizes = {"num_chains": num_chains, "num_draws": num_draws}
-    return create_draws(path / "draws", template, **sizes, storage_type=storage_type)
+    return create_draws(path / "draws", _template_of(student), **sizes, storage_type=storage_type)
+
+
+def existing_draws_of_run(path: Path, student: Student) -> DrawStore | None:
+    """The store that is there, or None."""
+    return open_draws(path / "draws", _template_of(student)) if _has_draws(path) else None
 
 
 def kept_predictions_of_run(
@@ -246,15 +250,21 @@ def kept_predictions_of_run(
     """The store of what a run keeps of its draws' predictions: the one that is there, or an empty one."""
     if _has_draws(path):
         return open_kept_predictions(path / "draws", probing)
+    _remove_what_a_kill_left(path)
     return create_kept_predictions(kind, path / "draws", probing, num_chains=num_chains, num_draws=num_draws)
 
 
 def _has_draws(path: Path) -> bool:
-    """Whether there is a store; what a kill has left without a manifest, and so without a draw, is removed."""
-    if (path / "draws" / "manifest.json").exists():
-        return True
+    return (path / "draws" / "manifest.json").exists()
+
+
+def _remove_what_a_kill_left(path: Path) -> None:
+    """Remove a store without a manifest, and so without a draw."""
     shutil.rmtree(path / "draws", ignore_errors=True)
-    return False
+
+
+def _template_of(student: Student) -> Any:
+    return jax.eval_shape(student.init, jax.random.key(0))
 
 
 @contextmanager

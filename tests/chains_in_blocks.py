@@ -2,7 +2,7 @@
 
 Prints the devices along each axis of the mesh, the collectives of the compiled program that advances the chains with
 the devices that talk, and for which platforms and how many devices it could be exported.
-With three numbers more, the port of the first process, how many there are, and which one this is, it is one of several.
+With the arguments ``--processes.NAME`` of ``mtbkd`` it is one of several.
 """
 
 import re
@@ -10,11 +10,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from mtbkd_jax.processes import Processes, join_processes
+from mtbkd_jax.processes import join_processes, processes_among
 
-if __name__ == "__main__" and len(sys.argv) > 2:
-    _PORT, _COUNT, _NUMBER = map(int, sys.argv[2:])
-    join_processes(Processes(coordinator=f"127.0.0.1:{_PORT}", num_processes=_COUNT, process_id=_NUMBER))
+if __name__ == "__main__":
+    join_processes(processes_among(sys.argv[2:]))
 
 # Not before: some libraries make an array when they are imported.
 import jax

@@ -1,4 +1,7 @@
-"""Chains that go on from where they stand, as a process of its own: prints a digest of its draws at the end."""
+"""Chains that go on from where they stand, as a process of its own: prints a digest of its draws at the end.
+
+``python resumed_chains.py PATH NUM_CHAINS``, and for one of several processes the ``--processes.NAME`` of ``mtbkd``.
+"""
 
 import hashlib
 import signal
@@ -6,27 +9,31 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from mtbkd_jax.processes import is_first, join_processes, processes_among, wait_for_all
 
-from mtbkd_jax.checkpoints import ChainCheckpoints, PreemptedError
-from mtbkd_jax.draws import create_draws, open_draws
-from mtbkd_jax.samplers import sghmc
-from mtbkd_jax.sampling import ChunkReport, sample_chains, start_chains
-from mtbkd_jax.schedules import constant
+join_processes(processes_among(sys.argv[3:]))  # before the first array
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from mtbkd_jax.checkpoints import ChainCheckpoints, PreemptedError  # noqa: E402
+from mtbkd_jax.draws import create_draws, open_draws  # noqa: E402
+from mtbkd_jax.samplers import sghmc  # noqa: E402
+from mtbkd_jax.sampling import ChunkReport, sample_chains, start_chains  # noqa: E402
+from mtbkd_jax.schedules import constant  # noqa: E402
 
 NUM_DRAWS, CHUNK, SECONDS_PER_CHUNK = 80, 2, 0.1
 
 
-def main(path: Path) -> None:
-    """Sample, or go on."""
+def main(path: Path, num_chains: int) -> None:
+    """Sample, or go on; two devices have a chain each, or share the blocks of one."""
     template = jnp.zeros(50)
-    if (path / "draws").exists():
-        store = open_draws(path / "draws", template)
-    else:
-        store = create_draws(path / "draws", template, num_chains=2, num_draws=NUM_DRAWS, draws_per_chunk=CHUNK)
-    sampler = sghmc(lambda params, batch: -jnp.sum(params**2) / 2 + 0.0 * batch, friction=1.0)
+    if is_first() and not (path / "draws").exists():
+        create_draws(path / "draws", template, num_chains=num_chains, num_draws=NUM_DRAWS, draws_per_chunk=CHUNK)
+    wait_for_all("created")
+    store = open_draws(path / "draws", template)
+    sampler = sghmc(lambda params, batch: -jnp.sum(params**2) / 2 + 0.0 * batch.sum(), friction=1.0)
 
     def progress(_: ChunkReport) -> None:
         print("sampling", flush=True)
@@ -37,9 +44,10 @@ def main(path: Path) -> None:
         try:
             sample_chains(
                 sampler,
-                start_chains(sampler, jnp.ones((2, 50)), jax.random.key(1)),
+                start_chains(sampler, jnp.ones((num_chains, 50)), jax.random.key(1)),
                 key=jax.random.key(2),
-                data=jnp.zeros(()),
+                data=jnp.zeros(2),
+                num_blocks=2,
                 draw_batch=lambda key, data: data,
                 step_size=constant(0.2),
                 num_draws=NUM_DRAWS,
@@ -54,4 +62,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbkd_jax.chains import chain_mesh, copy_to_chains, keys_of_step, over_chains, shape_of_mesh
+from mtbkd_jax.chains import (
+    chain_mesh,
+    copy_to_chains,
+    keys_of_step,
+    over_chains,
+    own_chains,
+    rows_of_own_chains,
+    shape_of_mesh,
+)
+from tests.joined import joining_arguments
 from tests.samplers.digests import student_chains
 
 
@@ -33,6 +41,12 @@ def test_a_copy_that_is_donated_leaves_the_original():
     np.testing.assert_array_equal(original, np.arange(4.0))
 
 
+def test_a_process_that_is_alone_has_all_chains():
+    stacked = copy_to_chains({"a": jnp.arange(8.0).reshape(4, 2), "b": jnp.arange(4)}, chain_mesh(4))
+    np.testing.assert_array_equal(own_chains(stacked["b"]), np.arange(4))
+    jax.tree.map(np.testing.assert_array_equal, rows_of_own_chains(stacked), stacked)
+
+
 @pytest.mark.parametrize("name", ["sghmc", "nuts"])
 def test_the_batched_form_for_accelerators_computes_the_same_chains(name, monkeypatch):
     one_by_one = student_chains(name, chunk_size=100)
@@ -48,15 +62,10 @@ def draws_in_blocks(folder, *, num_devices, num_processes=1):
     """What each process of ``chains_in_blocks`` says, and its draws."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(num_devices), "NPROC": "8", "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     processes = []
-    for number in range(num_processes):
+    for number, joining in enumerate(joining_arguments(num_processes)):
         path = folder / f"{num_devices}_{num_processes}_{number}.npz"
-        command = [sys.executable, "-m", "tests.chains_in_blocks", str(path)]
-        if num_processes > 1:
-            command += [str(port), str(num_processes), str(number)]
+        command = [sys.executable, "-m", "tests.chains_in_blocks", str(path), *joining]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append((path, subprocess.Popen(command, env=environment, **pipes)))
     results = []

@@ -18,6 +18,7 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.samplers import hmc, sghmc
 from mtbkd_jax.sampling import sample_chains, start_chains
 from mtbkd_jax.schedules import constant
+from tests.joined import joining_arguments
 
 NUM_CHAINS, NUM_DRAWS, CHUNK = 2, 12, 2
 SCRIPT = Path(__file__).parent / "resumed_chains.py"
@@ -152,25 +153,46 @@ def test_checkpoints_are_taken_no_more_often_than_asked(tmp_path):
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "preempted"])
-def test_a_process_that_is_ended_at_any_moment_goes_on_to_the_bit(end, tmp_path):
+def start_script(path, num_chains, num_processes):
+    """Start the processes that sample together."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment |= {"JAX_NUM_CPU_DEVICES": "1", "NPROC": "2"}
+    command = [sys.executable, str(SCRIPT), str(path), str(num_chains)]
+    commands = [[*command, *joining] for joining in joining_arguments(num_processes)]
+    return [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for command in commands]
 
-    def start(path):
-        command = [sys.executable, str(SCRIPT), str(path)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
-    whole, _ = start(tmp_path / "whole").communicate(timeout=300)
+def digest_of(processes):
+    """What each prints at last, which is the same."""
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    (digest,) = {output.splitlines()[-1] for output in outputs}
+    return digest
+
+
+@pytest.fixture(scope="module")
+def digests_of_whole_runs(tmp_path_factory):
+    """By the number of chains."""
+    return {number: digest_of(start_script(tmp_path_factory.mktemp("whole"), number, 1)) for number in (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("num_chains", "numbers_of_processes"),
+    [(2, (1, 1, 1, 1)), (2, (2, 1, 2, 2)), (1, (2, 1))],
+    ids=["one", "two or one", "two that share a chain, or one"],
+)
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "preempted"])
+def test_processes_that_are_ended_at_any_moment_go_on_to_the_bit(
+    end, num_chains, numbers_of_processes, digests_of_whole_runs, tmp_path
+):
     rng = np.random.default_rng(end)
-    num_ended = 0
-    for _ in range(3):
-        process = start(tmp_path / "ended")
-        assert process.stdout is not None
-        process.stdout.readline()  # it samples
+    for number in numbers_of_processes[:-1]:
+        processes = start_script(tmp_path, num_chains, number)
+        next(line for line in processes[0].stdout if line == "sampling\n")
         time.sleep(rng.uniform(0, 1))
-        process.send_signal(end)
-        process.communicate(timeout=300)
-        num_ended += process.returncode != 0
-    assert num_ended == 3
-    finished, _ = start(tmp_path / "ended").communicate(timeout=300)
-    assert finished.splitlines()[-1] == whole.splitlines()[-1]
+        for process in processes:
+            process.send_signal(end)
+        for process in processes:
+            process.communicate(timeout=300)
+            assert process.returncode != 0
+    finished = start_script(tmp_path, num_chains, numbers_of_processes[-1])
+    assert digest_of(finished) == digests_of_whole_runs[num_chains]

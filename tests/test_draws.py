@@ -1,5 +1,6 @@
 import json
 import resource
+import shutil
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtbkd_jax.draw_chunks import FORMAT
 from mtbkd_jax.draws import blocks_of_draws, create_draws, open_draws
 from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 from mtbkd_jax.storage import read_manifest, write_manifest
@@ -116,6 +118,44 @@ def test_a_damaged_file_is_noticed_when_it_is_read(store, damage):
         open_draws(store.path).positions()
 
 
+@pytest.mark.parametrize("array", ["positions", "log_density"])
+@pytest.mark.parametrize("origin", ["another run", "another chain", "other draws"])
+def test_a_file_that_was_written_for_another_place_is_refused_by_its_name(store, tmp_path, array, origin):
+    fill(store)
+    other = create_draws(tmp_path / "other", TEMPLATE, num_chains=2, num_draws=7, draws_per_chunk=3)
+    fill(other)
+    source = {"another run": (other, 1, 0), "another chain": (store, 0, 0), "other draws": (store, 1, 1)}[origin]
+    names = [array, "seals"] if origin == "another run" else [array]
+    for name in names:  # a whole shard of the other run is as good as its seals
+        inner = "" if name == "log_density" else "0"
+        file = store.path / name / "c" / "1" / "0" / inner
+        found = source[0].path / name / "c" / str(source[1]) / str(source[2]) / inner
+        file.write_bytes(found.read_bytes())
+    opened = open_draws(store.path)
+    with pytest.raises(CorruptDataError, match=f"{array}/c/1/0.*seal of draw 0.*chain 1"):
+        opened.positions() if array == "positions" else opened.log_density()
+    opened.positions(3, 7)
+
+
+def test_what_is_read_does_not_depend_on_how_many_processes_wrote_it(store, tmp_path, monkeypatch):
+    positions, log_density = fill(store)
+    shared = create_draws(tmp_path / "shared", TEMPLATE, num_chains=2, num_draws=7, draws_per_chunk=3)
+    first, second, third = (open_draws(shared.path) for _ in range(3))
+    for start, stop in ((0, 3), (3, 6), (6, 7)):
+        for writer, chains in ((second, [1]), (first, [0]), (third, [])):  # the third shares a chain with another
+            monkeypatch.setattr("mtbkd_jax.draw_chunks.is_first", lambda writer=writer: writer is first)
+            rows = jax.tree.map(lambda leaf, c=chains, d=np.s_[start:stop]: leaf[c, d], (positions, log_density))
+            writer.append(*rows, ALIVE, np.array(chains, int))
+        assert open_draws(shared.path).num_draws == stop
+    jax.tree.map(np.testing.assert_array_equal, open_draws(shared.path).positions(), store.positions())
+    np.testing.assert_array_equal(open_draws(shared.path).log_density(), store.log_density())
+    files = [
+        sorted(str(path.relative_to(one.path)) for path in one.path.rglob("*") if path.is_file())
+        for one in (shared, store)
+    ]
+    assert files[0] == files[1]
+
+
 def test_an_altered_manifest_is_noticed_when_the_store_is_opened(store):
     path = store.path / "manifest.json"
     content = json.loads(path.read_text()) | {"num_complete": 5}
@@ -215,8 +255,10 @@ def test_another_storage_type_is_refused(tmp_path):
 def test_draws_that_an_earlier_version_wrote_can_be_read(store):
     positions, _ = fill(store)
     path = store.path / "manifest.json"
-    manifest = read_manifest(path, format_name="mtbkd_jax.draws", version=2)
-    of_version_1 = {name: manifest[name] for name in manifest if name not in ("kind", "storage_type", "format")}
+    manifest = read_manifest(path, **FORMAT)
+    newer = "kind", "storage_type", "format", "id"
+    of_version_1 = {name: manifest[name] for name in manifest if name not in newer}
+    shutil.rmtree(store.path / "seals")
     write_manifest(path, of_version_1 | {"draws_per_chunk": 3}, format_name="mtbkd_jax.draws", version=1)
     jax.tree.map(np.testing.assert_array_equal, open_draws(store.path).positions(), positions)
 

@@ -209,7 +209,7 @@ def test_draws_that_went_to_the_sink_are_let_go():
         def __init__(self):
             self.taken, self.num_held, self.draws_per_chunk = [], [], 2
 
-        def append(self, positions, log_density, failed_at):
+        def append(self, positions, log_density, failed_at, chains):
             self.num_held.append(sum(reference() is not None for reference in self.taken))
             # On a CPU the array on the host is a view: what it is a view of holds the memory.
             self.taken += [weakref.ref(positions), weakref.ref(positions.base)]

@@ -37,6 +37,11 @@ def test_what_was_written_is_read_back(tmp_path, values):
     np.testing.assert_array_equal(storage.read(array, np.array([9, 0, 5])), values[[9, 0, 5]])
 
 
+def test_writing_no_rows_writes_nothing(array, values):
+    storage.write(array, np.array([], int), values[:0])
+    np.testing.assert_array_equal(storage.read(array, slice(0, 10)), values)
+
+
 def test_resized_along_any_axis_keeps_what_was_written(array, values):
     array = storage.resize(array, (12, 4))
     np.testing.assert_array_equal(storage.read(array, (slice(0, 10), slice(0, 3))), values)
