@@ -8,6 +8,7 @@ from jaxtyping import Shaped
 from numpy.typing import ArrayLike
 
 from mtbkd_jax.checks import Kind, Names, check_class_names, check_one_of
+from mtbkd_jax.errors import InputError
 
 Inputs = Shaped[np.ndarray, "batch *features"]
 """Numbers or text, a row for each example."""
@@ -54,3 +55,10 @@ def from_callable(
         check_one_of(("logits", "probabilities"), "from_callable", "kind", kind)
     names = None if class_names is None else check_class_names(class_names, "from_callable")
     return Adapter(function, kind, names, source)
+
+
+def check_texts(inputs: Inputs, where: str) -> None:
+    """Check that inputs are texts, for teachers that read."""
+    if inputs.dtype.kind != "U":
+        found, action = f"elements of type {inputs.dtype}", "Give a text for each example, as `inputs.astype(str)`."
+        raise InputError(where, "inputs", found, "text", action)
