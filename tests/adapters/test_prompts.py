@@ -27,5 +27,5 @@ def test_prompts_that_are_not_what_they_must_be_are_refused(template, words, mes
 
 
 def test_a_word_without_its_class_is_refused():
-    with pytest.raises(InputError, match="--prompt.words: ' good': found no equals sign"):
+    with pytest.raises(InputError, match=r"--prompt\.words: ' good': found no equals sign"):
         read_words([" good"])
