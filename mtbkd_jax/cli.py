@@ -24,7 +24,8 @@ except InputError as error:
     print(f"mtbkd: {error}", file=sys.stderr)
     raise SystemExit(2) from None
 
-from mtbkd_jax.adapters.options import PromptOptions  # noqa: E402
+from mtbkd_jax.adapters.endpoint import EndpointConfig  # noqa: E402
+from mtbkd_jax.adapters.options import AnswerOptions, PromptOptions  # noqa: E402
 from mtbkd_jax.configuration import DistillationConfig  # noqa: E402
 from mtbkd_jax.runs import StudentConfig  # noqa: E402
 
@@ -59,11 +60,12 @@ class Study:
 class Teach:
     """Ask a teacher about your inputs, and write its outputs as ``fit`` takes them."""
 
-    adapter: Literal["python", "onnx", "sequence-classifier", "image-classifier", "language-model"]
+    adapter: Literal["python", "onnx", "sequence-classifier", "image-classifier", "language-model", "endpoint"]
     """What the teacher is: made by a Python file of yours (of scikit-learn, Flax, PyTorch or anything), an ONNX file,
-    or a directory of Hugging Face transformers."""
+    a directory of Hugging Face transformers, or a closed model behind an OpenAI-compatible HTTP interface."""
     model: str
-    """``FILE.py:NAME`` of an adapter or of a function that makes one, the ONNX file, or the directory."""
+    """``FILE.py:NAME`` of an adapter or of a function that makes one; the ONNX file; the directory; or what the server
+    calls the model."""
     data: Path
     """An NPZ file with ``inputs [N, ...]``, numbers or texts, and perhaps ``ids`` and ``class_names``."""
     out: Path
@@ -73,7 +75,11 @@ class Teach:
     kind: Literal["logits", "probabilities"] | None = None
     """What an ONNX model puts out, where it cannot be told."""
     prompt: PromptOptions = field(default_factory=PromptOptions)
-    """How a language model is asked."""
+    """How a language model or a closed model is asked."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    """Where a closed model is, and how politely it is asked."""
+    answers: AnswerOptions = field(default_factory=AnswerOptions)
+    """How a closed model answers."""
     device: str = "cpu"
     """What PyTorch calls the device that a directory of transformers is run on."""
     batch_size: int = 64

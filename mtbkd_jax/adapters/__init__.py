@@ -4,6 +4,8 @@ A framework is imported when an adapter for it is made, and no sooner.
 """
 
 from mtbkd_jax.adapters.base import Adapter, from_callable
+from mtbkd_jax.adapters.closed_models import from_endpoint
+from mtbkd_jax.adapters.endpoint import Endpoint, EndpointConfig
 from mtbkd_jax.adapters.flax_modules import from_linen, from_nnx
 from mtbkd_jax.adapters.label_words import from_language_model, read_language_model
 from mtbkd_jax.adapters.onnx_models import from_onnx, read_onnx
@@ -21,9 +23,12 @@ from mtbkd_jax.adapters.transformers_models import (
 
 __all__ = [
     "Adapter",
+    "Endpoint",
+    "EndpointConfig",
     "Prompt",
     "Questions",
     "from_callable",
+    "from_endpoint",
     "from_image_classifier",
     "from_language_model",
     "from_linen",

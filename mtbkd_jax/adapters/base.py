@@ -26,12 +26,14 @@ class Adapter(NamedTuple):
       class_names: in the order of the outputs; None where they have no names.
       source: what the teacher is, in words. It must differ where the outputs do (the digest of a file, a revision), or
         an interrupted directory cannot tell that the teacher has changed.
+      cost: says in words what the teacher has cost so far; None where it costs nothing but time.
     """
 
     predict: Callable[[Inputs], ArrayLike]
     kind: Kind | None
     class_names: tuple[str, ...] | None = None
     source: str = ""
+    cost: Callable[[], str] | None = None
 
 
 def from_callable(

@@ -1,5 +1,6 @@
 """The job behind ``mtbkd teach``: from options to an adapter, and from a file of inputs to a directory of outputs."""
 
+import dataclasses
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mtbkd_jax.adapters.base import Adapter
+from mtbkd_jax.adapters.closed_models import from_endpoint
+from mtbkd_jax.adapters.endpoint import Endpoint
 from mtbkd_jax.adapters.label_words import read_language_model
 from mtbkd_jax.adapters.onnx_models import read_onnx
 from mtbkd_jax.adapters.python_files import read_python
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from mtbkd_jax.cli import Teach
 
 _EXTRAS = {
+    "endpoint": "endpoint",
     "onnx": "onnx",
     "sequence-classifier": "transformers",
     "image-classifier": "transformers",
@@ -33,16 +37,20 @@ def run_teaching(config: "Teach") -> None:
     console = Console()
     questions = read_questions(config.data)
     adapter = _adapter(config)
-    with _stopped_by_sigterm(), rows_bar(len(questions.ids)) as progress:
-        outputs = teach(
-            config.out,
-            {config.name: adapter},
-            questions,
-            batch_size=config.batch_size,
-            resume=config.resume,
-            seconds_between=config.checkpoint_seconds,
-            progress=progress,
-        )
+    try:
+        with _stopped_by_sigterm(), rows_bar(len(questions.ids)) as progress:
+            outputs = teach(
+                config.out,
+                {config.name: adapter},
+                questions,
+                batch_size=config.batch_size,
+                resume=config.resume,
+                seconds_between=config.checkpoint_seconds,
+                progress=progress,
+            )
+    finally:
+        if adapter.cost is not None:
+            console.print(adapter.cost(), soft_wrap=True)
     console.print(
         f"Wrote {outputs.where}: {outputs.num_examples} examples, {outputs.num_classes} classes", soft_wrap=True
     )
@@ -59,6 +67,9 @@ def _adapter(config: "Teach") -> Adapter:
         "image-classifier": lambda: read_image_classifier(config.model, device=config.device),
         "language-model": lambda: read_language_model(
             config.model, config.prompt.prompt(), normalisation=config.prompt.normalisation, device=config.device
+        ),
+        "endpoint": lambda: from_endpoint(
+            Endpoint(config.endpoint), config.model, config.prompt.prompt(), **dataclasses.asdict(config.answers)
         ),
     }
     try:

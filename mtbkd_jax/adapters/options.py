@@ -20,3 +20,15 @@ class PromptOptions:
     def prompt(self) -> Prompt:
         """The prompt that the options stand for."""
         return make_prompt(self.template, read_words(self.words), where="--prompt")
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How a closed model behind an endpoint answers, where it gives no log probabilities of label words."""
+
+    num_samples: int = 16
+    """Answers to each question."""
+    pseudo_count: float = 0.5
+    """Answers that each class is taken to have had beforehand: the parameter of a symmetric Dirichlet prior."""
+    max_tokens: int = 8
+    """Of an answer."""
