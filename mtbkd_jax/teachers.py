@@ -284,8 +284,7 @@ class TeacherOutputsWriter:
         ]
         manifest = plan.to_json() | {"num_classes": self._num_classes, "teachers": teachers}
         storage.write_manifest(self._path / _MANIFEST, manifest, format_name=_FORMAT, version=_VERSION)
-        for name in (_UNFINISHED, storage.LOCK):
-            (self._path / name).unlink(missing_ok=True)
+        self._remove_own_files()
         self._lock.close()
         self._is_finished = True
         return open_teacher_outputs(self._path)
@@ -305,7 +304,7 @@ class TeacherOutputsWriter:
             self.flush()
             if not any(rows.num_stored for rows in self._rows.values()):
                 # Refused before anything was kept: the same path will do when the mistake is corrected.
-                (self._path / _UNFINISHED).unlink(missing_ok=True)
+                self._remove_own_files()
 
     def _check_finished(self) -> None:
         """Make sure that a finished directory is the one that is asked for."""
@@ -337,6 +336,11 @@ class TeacherOutputsWriter:
         """Put the rows of one teacher on the disk, and then say so."""
         self._rows[name].store(len(self._plan.ids))
         self._write_record()
+
+    def _remove_own_files(self) -> None:
+        """Remove what only a writer needs."""
+        for name in (_UNFINISHED, storage.LOCK):
+            (self._path / name).unlink(missing_ok=True)
 
     def _write_record(self) -> None:
         stored = [{"num_rows": rows.num_stored, "sha256": rows.digest.hexdigest()} for rows in self._rows.values()]

@@ -16,13 +16,14 @@ so that a model which never answers by a label word says that it does not know.
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from mtbkd_jax.adapters.base import Adapter, Inputs, check_texts
-from mtbkd_jax.adapters.completions import Choice, Completion
+from mtbkd_jax.adapters.completions import Completion
 from mtbkd_jax.adapters.endpoint import Endpoint, RefusedError
 from mtbkd_jax.adapters.prompts import Prompt
 from mtbkd_jax.checks import check_positive, check_whole, some
@@ -61,46 +62,61 @@ def from_endpoint(
     class_of = _class_of_word(prompt)
     num_classes = len(prompt.class_names)
     refused: set[str] = set()
+    sampled: list[list[int | None]] = []
 
-    def complete(body: Mapping[str, Any], fields: Mapping[str, Any], draw: int) -> Completion:
+    def complete(body: Mapping[str, Any], fields: Mapping[str, Any], **options: Any) -> Completion:
         """Ask with fields that not every server accepts, or without those that this one was found to refuse."""
         named = ", ".join(fields)
         if named not in refused:
             try:
-                return endpoint.complete({**body, **fields}, draw=draw)
+                return endpoint.complete({**body, **fields}, **options)
             except RefusedError:
-                completion = endpoint.complete(body, draw=draw)  # refused again if it was not for these fields
+                completion = endpoint.complete(body, **options)  # refused again if it was not for these fields
                 refused.add(named)
                 return completion
-        return endpoint.complete(body, draw=draw)
+        return endpoint.complete(body, **options)
 
-    def ask(text: str) -> Float[np.ndarray, " classes"]:
+    def ask(text: str, stopping: Event) -> Float[np.ndarray, " classes"]:
         body = {
             "model": model,
             "messages": [{"role": "user", "content": prompt.text(text)}],
             "max_tokens": max_tokens,
             "temperature": 1.0,
         }
-        choices = list(complete(body, {"logprobs": True, "top_logprobs": _NUM_LISTED}, 0).choices)
+        fields = {"logprobs": True, "top_logprobs": _NUM_LISTED}
+        choices = list(complete(body, fields, stopping=stopping).choices)
         if choices[0].first_tokens is not None:
             probs = listed_probs(choices[0].first_tokens, class_of, num_classes)
             if probs is not None:
                 return probs
         while (num_missing := num_samples - len(choices)) > 0:
-            choices += complete(body, {"n": num_missing}, len(choices)).choices
-        return sampled_probs(choices[:num_samples], class_of, num_classes, pseudo_count)
+            choices += complete(body, {"n": num_missing}, draw=len(choices), stopping=stopping).choices
+        labels = [class_of_answer(choice.text, class_of) for choice in choices[:num_samples]]
+        sampled.append(labels)
+        return dirichlet_mean(labels, num_classes, pseudo_count)
 
     def predict(inputs: Inputs) -> Float[np.ndarray, "batch classes"]:
         check_texts(inputs, model)
         texts, rows = np.unique(inputs, return_inverse=True)
+        stopping = Event()
         with ThreadPoolExecutor(endpoint.config.num_parallel) as pool:
-            return np.stack(list(pool.map(ask, texts.tolist())))[rows]
+            try:
+                return np.stack(list(pool.map(lambda text: ask(text, stopping), texts.tolist())))[rows]
+            finally:
+                stopping.set()
+
+    def cost() -> str:
+        num_unread = sum(labels.count(None) for labels in sampled)
+        if not num_unread:
+            return endpoint.described_usage()
+        num_sampled = sum(map(len, sampled))
+        return f"{endpoint.described_usage()}. {num_unread:,} of {num_sampled:,} sampled answers begin by no label word"
 
     described = (
         f"model {model} at {endpoint.config.url}; prompt {prompt.template!r}, words {dict(prompt.words)}, "
         f"{num_samples} samples, pseudo-count {pseudo_count:g}, {max_tokens} tokens at most"
     )
-    return Adapter(predict, "probabilities", prompt.class_names, described, endpoint.described_usage)
+    return Adapter(predict, "probabilities", prompt.class_names, described, cost)
 
 
 def listed_probs(
@@ -126,24 +142,24 @@ def listed_probs(
     return probs / probs.sum()
 
 
-def sampled_probs(
-    choices: Sequence[Choice], class_of: Mapping[str, int], num_classes: int, pseudo_count: float
+def dirichlet_mean(
+    labels: Sequence[int | None], num_classes: int, pseudo_count: float
 ) -> Float[np.ndarray, " classes"]:
-    """Posterior mean of the probabilities of classes, given answers, under a symmetric Dirichlet prior.
+    """Posterior mean of the probabilities of classes under a symmetric Dirichlet prior; None is of no class.
 
-    >>> answers = [Choice("Yes.", None), Choice("Yes, since ...", None), Choice("Yesterday", None)]
-    >>> sampled_probs(answers, {"yes": 0, "no": 1}, 2, 1.0)
+    >>> dirichlet_mean([0, 0, None], 2, 1.0)
     array([0.75, 0.25])
     """
-    counts = np.full(num_classes, float(pseudo_count))
-    for choice in choices:
-        if (label := _class_of_answer(choice.text, class_of)) is not None:
-            counts[label] += 1
+    counts = pseudo_count + np.bincount([label for label in labels if label is not None], minlength=num_classes)
     return counts / counts.sum()
 
 
-def _class_of_answer(text: str, class_of: Mapping[str, int]) -> int | None:
-    """The class of the longest word that an answer begins by, perhaps after quotation marks or the like."""
+def class_of_answer(text: str, class_of: Mapping[str, int]) -> int | None:
+    """The class of the longest word that an answer begins by, perhaps after quotation marks or the like.
+
+    >>> [class_of_answer(text, {"yes": 0, "no": 1}) for text in ("Yes.", "'no', since", "Nothing")]
+    [0, 1, None]
+    """
     answer = _plain(text)
     begins = (answer, re.sub(r"^\W+", "", answer))
     begun_by = [word for word in class_of if any(re.match(rf"{re.escape(word)}(?!\w)", begin) for begin in begins)]

@@ -78,7 +78,7 @@ class RefusedError(TeacherError):
 
 
 class Endpoint:
-    """A server that completes chats; may be asked from several threads.
+    """A server that completes chats; may be asked from several threads. As a context manager it hangs up at the end.
 
     Args:
       config: where it is, and how it is asked.
@@ -104,16 +104,28 @@ class Endpoint:
         self._client = httpx.Client(
             headers=headers,
             timeout=config.seconds_to_answer,
+            limits=httpx.Limits(max_connections=None),
             follow_redirects=False,
             trust_env=not _is_this_machine(urlsplit(config.url).hostname),  # no proxy comes between
         )
 
-    def complete(self, body: Mapping[str, Any], *, draw: int = 0) -> Completion:
+    def __enter__(self) -> "Endpoint":
+        """Return the endpoint itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hang up."""
+        self._client.close()
+
+    def complete(
+        self, body: Mapping[str, Any], *, draw: int = 0, stopping: threading.Event | None = None
+    ) -> Completion:
         """Ask a question, if it was not asked before.
 
         Args:
           body: of the request, as JSON.
           draw: which answer to a question with random answers; each has its own place in the cache.
+          stopping: set by another thread where nobody waits for the answer any more: it is not asked again then.
 
         Raises:
           RefusedError: if the server does not accept the question.
@@ -125,7 +137,7 @@ class Endpoint:
         if (known := self._cache.read(question)) is not None:
             self._count(num_cached=1)
             return Completion.from_json(known)
-        completion = self._ask(body)
+        completion = self._ask(body, stopping or threading.Event())
         self._cache.write(question, completion.to_json())
         self._count(
             num_answers=1,
@@ -146,7 +158,7 @@ class Endpoint:
         cost = usage.num_input_tokens * config.input_price + usage.num_output_tokens * config.output_price
         return f"{text}, for {cost / 1e6:,.4f} at the prices given"
 
-    def _ask(self, body: Mapping[str, Any]) -> Completion:
+    def _ask(self, body: Mapping[str, Any], stopping: threading.Event) -> Completion:
         """Ask until there is an answer."""
         import tenacity
 
@@ -159,14 +171,18 @@ class Endpoint:
 
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_FailedAttemptError),
-            stop=tenacity.stop_after_attempt(self.config.num_attempts),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(self.config.num_attempts), tenacity.stop_when_event_set(stopping)
+            ),
             wait=wait,
+            sleep=tenacity.sleep_using_event(stopping),
             reraise=True,
         )
         try:
             return attempts(self._attempt, body)
         except _FailedAttemptError as error:
-            what = f"no answer in {self.config.num_attempts} attempts, in the last one {error}"
+            num_attempts = attempts.statistics["attempt_number"]
+            what = f"no answer in {num_attempts} attempts, in the last one {error}"
             raise TeacherError(self._url, what, "Resume later: all answers so far are kept.") from None
 
     def _attempt(self, body: Mapping[str, Any]) -> Completion:

@@ -4,7 +4,7 @@ import dataclasses
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -36,27 +36,28 @@ def run_teaching(config: "Teach") -> None:
     """Ask a teacher about all inputs of a file, and write its outputs."""
     console = Console()
     questions = read_questions(config.data)
-    adapter = _adapter(config)
-    try:
-        with _stopped_by_sigterm(), rows_bar(len(questions.ids)) as progress:
-            outputs = teach(
-                config.out,
-                {config.name: adapter},
-                questions,
-                batch_size=config.batch_size,
-                resume=config.resume,
-                seconds_between=config.checkpoint_seconds,
-                progress=progress,
-            )
-    finally:
-        if adapter.cost is not None:
-            console.print(adapter.cost(), soft_wrap=True)
+    with ExitStack() as while_asking:
+        adapter = _adapter(config, while_asking)
+        if (cost := adapter.cost) is not None:
+            while_asking.callback(lambda: console.print(cost(), soft_wrap=True))
+        while_asking.enter_context(_stopped_by_sigterm())
+        progress = while_asking.enter_context(rows_bar(len(questions.ids)))
+        outputs = teach(
+            config.out,
+            {config.name: adapter},
+            questions,
+            batch_size=config.batch_size,
+            resume=config.resume,
+            seconds_between=config.checkpoint_seconds,
+            progress=progress,
+        )
     console.print(
         f"Wrote {outputs.where}: {outputs.num_examples} examples, {outputs.num_classes} classes", soft_wrap=True
     )
 
 
-def _adapter(config: "Teach") -> Adapter:
+def _adapter(config: "Teach", while_asking: ExitStack) -> Adapter:
+    """The adapter that the options stand for; what it has to be followed by goes onto the stack."""
     if config.kind is not None and config.adapter != "onnx":
         action = "Leave it out; a Python file says it itself."
         raise InputError("--kind", config.adapter, f"{config.kind!r}", "nothing, since its outputs are known", action)
@@ -69,7 +70,10 @@ def _adapter(config: "Teach") -> Adapter:
             config.model, config.prompt.prompt(), normalisation=config.prompt.normalisation, device=config.device
         ),
         "endpoint": lambda: from_endpoint(
-            Endpoint(config.endpoint), config.model, config.prompt.prompt(), **dataclasses.asdict(config.answers)
+            while_asking.enter_context(Endpoint(config.endpoint)),
+            config.model,
+            config.prompt.prompt(),
+            **dataclasses.asdict(config.answers),
         ),
     }
     try:

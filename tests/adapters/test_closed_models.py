@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from mtbkd_jax.adapters import Endpoint, EndpointConfig, from_endpoint, make_prompt, make_questions, teach
-from mtbkd_jax.adapters.closed_models import sampled_probs
-from mtbkd_jax.adapters.completions import Choice
+from mtbkd_jax.adapters.closed_models import class_of_answer
 from mtbkd_jax.cli import main
 from mtbkd_jax.errors import InputError, TeacherError
 from mtbkd_jax.teachers import open_teacher_outputs
@@ -104,8 +103,10 @@ def test_words_longer_than_a_token_are_sampled(asking):
 
 def test_a_model_that_never_answers_by_a_word_says_that_it_does_not_know(asking):
     with serving(lambda body: completion(*["I cannot say"] * body.get("n", 1))) as server:
-        probs = from_endpoint(asking(server), "m", PROMPT).predict(TEXTS[:1])
+        adapter = from_endpoint(asking(server), "m", PROMPT)
+        probs = adapter.predict(TEXTS[:1])
     np.testing.assert_allclose(probs, [[0.5, 0.5]])
+    assert "16 of 16 sampled answers begin by no label word" in adapter.cost()
 
 
 def test_interrupted_by_a_failing_server_and_resumed_nothing_is_asked_twice(tmp_path, asking):
@@ -174,6 +175,4 @@ def test_numbers_are_refused(asking):
     ],
 )
 def test_answers_are_read_by_the_word_that_they_begin_by(text, label):
-    probs = sampled_probs([Choice(text, None)], {"good": 0, "bad": 1, "(a)": 2}, 3, 1.0)
-    expected = np.ones(3) / 3 if label is None else (1 + np.eye(3)[label]) / 4
-    np.testing.assert_allclose(probs, expected)
+    assert class_of_answer(text, {"good": 0, "bad": 1, "(a)": 2}) == label

@@ -4,8 +4,7 @@ import json
 import logging
 import socket
 import time
-from functools import partial
-from threading import Thread
+from threading import Event, Thread, Timer
 
 import pytest
 import tenacity
@@ -119,9 +118,18 @@ def test_the_wish_of_the_server_is_respected(server, tmp_path):
     assert server.started[1] - server.started[0] >= 1.0
 
 
+def test_nobody_waits_for_a_question_that_is_given_up(server, tmp_path):
+    server.faults = [state(429, retry_after="100")]
+    stopping = Event()
+    Timer(0.3, stopping.set).start()
+    server.answer = lambda body: (500, "")
+    with pytest.raises(TeacherError, match="no answer in 2 attempts"):
+        endpoint(server, tmp_path).complete(BODY, stopping=stopping)
+
+
 def test_waiting_grows(server, tmp_path, monkeypatch):
     waits = []
-    monkeypatch.setattr(tenacity, "Retrying", partial(tenacity.Retrying, sleep=waits.append))
+    monkeypatch.setattr(tenacity, "sleep_using_event", lambda event: waits.append)
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     server.faults = [state(500)] * 5
     endpoint(server, tmp_path, num_attempts=6).complete(BODY)

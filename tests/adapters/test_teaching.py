@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks.teacher_outputs import measure
 from mtbkd_jax.adapters import from_callable, make_questions, read_questions, teach
 from mtbkd_jax.errors import CorruptDataError, InputError, TeacherError
 from mtbkd_jax.storage import locked
@@ -260,3 +261,10 @@ def test_progress_counts_what_was_done_before(tmp_path):
         progress=lambda teacher, num_done: seen.append((teacher, num_done)),
     )
     assert seen == [("a", 20), ("a", 40), ("a", 50)]
+
+
+def test_a_large_directory_takes_little_time_and_memory(tmp_path):
+    of = measure(tmp_path / "out", 64)
+    # Of the processor, since others may use it; all of it is imports, writing, verifying and opening.
+    assert of["cpu_seconds"] < 10
+    assert of["peak_megabytes"] < 300
