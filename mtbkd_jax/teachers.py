@@ -298,7 +298,8 @@ class TeacherOutputsWriter:
     ) -> None:
         """Close the directory; after an error, only put what there is on the disk, and let others write there."""
         if error is None:
-            self.close()
+            with self._lock:
+                self.close()
             return
         with self._lock, suppress(StorageError):  # what went wrong first is what is reported
             self.flush()

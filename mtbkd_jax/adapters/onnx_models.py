@@ -1,6 +1,7 @@
 """Teachers that are ONNX models, run by ONNX Runtime: of any framework, and without running anybody's code.
 
-A model may keep its weights in files beside it; ONNX Runtime refuses those that lie outside the model's directory.
+A model may keep its weights in files beside it; ONNX Runtime, in the version that the extra asks for, refuses those
+that lie outside the model's directory, or are reached through a link that leads out of it.
 """
 
 from pathlib import Path

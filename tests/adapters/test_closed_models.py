@@ -1,5 +1,7 @@
 """Tests of mtbkd_jax.adapters.closed_models, against a server on this machine that knows the right answer."""
 
+import socket
+
 import numpy as np
 import pytest
 
@@ -127,6 +129,23 @@ def test_interrupted_by_a_failing_server_and_resumed_nothing_is_asked_twice(tmp_
     outputs = open_teacher_outputs(tmp_path / "out")
     expected = [good_probability(text) for text in TEXTS]
     np.testing.assert_allclose(np.exp(outputs.logits(IDS)[:, 0, 0]), expected, rtol=1e-5)
+
+
+def test_a_server_that_fails_at_random_is_got_over(tmp_path, asking):
+    faults = [
+        lambda handler: write(handler, 429, b"slow down"),
+        lambda handler: write(handler, 500, b""),
+        lambda handler: write(handler, 200, b'{"choices": [{"mess'),
+        lambda handler: write(handler, 200, b"<html>"),
+        lambda handler: handler.connection.shutdown(socket.SHUT_RDWR),
+    ]
+    with serving(with_log_probs) as server:
+        server.faults = [faults[number] for number in np.random.default_rng(0).integers(0, len(faults), 24)]
+        adapter = from_endpoint(asking(server), "m", PROMPT)
+        outputs = teach(tmp_path / "out", {"m": adapter}, make_questions(TEXTS, ids=IDS))
+    expected = [good_probability(text) for text in TEXTS]
+    np.testing.assert_allclose(np.exp(outputs.logits(IDS)[:, 0, 0]), expected, rtol=1e-5)
+    assert len(server.bodies) == len(TEXTS) + 24
 
 
 def test_the_same_text_is_asked_about_once(asking):

@@ -118,6 +118,15 @@ def test_the_wish_of_the_server_is_respected(server, tmp_path):
     assert server.started[1] - server.started[0] >= 1.0
 
 
+def test_a_server_cannot_make_us_wait_for_ever(server, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(tenacity, "sleep_using_event", lambda event: waits.append)
+    server.faults = [state(429, retry_after=wish) for wish in ("9" * 400, "-5", "soon", "1e9")]
+    endpoint(server, tmp_path, num_attempts=5).complete(BODY)
+    assert waits[0] == 120
+    assert max(waits[1:]) <= 4
+
+
 def test_nobody_waits_for_a_question_that_is_given_up(server, tmp_path):
     server.faults = [state(429, retry_after="100")]
     stopping = Event()
