@@ -303,8 +303,8 @@ class TeacherOutputsWriter:
             return
         with self._lock, suppress(StorageError):  # what went wrong first is what is reported
             self.flush()
-            if not any(rows.num_stored for rows in self._rows.values()):
-                # Refused before anything was kept: the same path will do when the mistake is corrected.
+            if not (self._path / "logits").exists():
+                # Refused before anything was written: the same path will do when the mistake is corrected.
                 self._remove_own_files()
 
     def _check_finished(self) -> None:

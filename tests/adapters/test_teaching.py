@@ -187,6 +187,34 @@ def test_a_kill_costs_what_is_in_memory_only(tmp_path, seconds_between, num_kept
     np.testing.assert_array_equal(outputs.logits(outputs.ids)[:, 0], inputs)
 
 
+# A file size limit stands for a full disk: the operating system refuses the write in the same place.
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+from mtbkd_jax.adapters import from_callable, make_questions, teach
+from mtbkd_jax.errors import StorageError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+same = from_callable(lambda rows: rows, source="x")
+try:
+    teach(sys.argv[1], {"a": same}, make_questions(np.arange(18000.0).reshape(-1, 2)), batch_size=100)
+except StorageError:
+    print("full")
+"""
+
+
+@pytest.mark.parametrize("most_bytes", [1_000, 20_000])  # before the first rows, and among them
+def test_a_full_disk_costs_nothing_that_was_on_it(tmp_path, most_bytes):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "out"), str(most_bytes)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout == "full\n"
+    inputs = np.arange(18000.0).reshape(-1, 2)
+    same = from_callable(lambda rows: rows, source="x")
+    outputs = teach(tmp_path / "out", {"a": same}, make_questions(inputs), resume=True)
+    outputs.verify()
+    np.testing.assert_array_equal(outputs.logits(outputs.ids)[:, 0], inputs)
+
+
 def test_classes_are_put_in_the_order_of_the_data(tmp_path):
     questions = make_questions(INPUTS, ids=IDS, class_names=["x", "y", "z"])
     teachers = {
