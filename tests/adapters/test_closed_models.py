@@ -140,12 +140,12 @@ def test_a_server_that_fails_at_random_is_got_over(tmp_path, asking):
         lambda handler: handler.connection.shutdown(socket.SHUT_RDWR),
     ]
     with serving(with_log_probs) as server:
-        server.faults = [faults[number] for number in np.random.default_rng(0).integers(0, len(faults), 24)]
+        server.faults = [faults[number] for number in np.random.default_rng(0).integers(0, len(faults), 12)]
         adapter = from_endpoint(asking(server), "m", PROMPT)
         outputs = teach(tmp_path / "out", {"m": adapter}, make_questions(TEXTS, ids=IDS))
     expected = [good_probability(text) for text in TEXTS]
     np.testing.assert_allclose(np.exp(outputs.logits(IDS)[:, 0, 0]), expected, rtol=1e-5)
-    assert len(server.bodies) == len(TEXTS) + 24
+    assert len(server.bodies) == len(TEXTS) + 12
 
 
 def test_the_same_text_is_asked_about_once(asking):
