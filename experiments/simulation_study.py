@@ -32,7 +32,7 @@ from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Budget, Choice, GivenSettings
-from mtbkd_jax.settings import PosteriorSettings
+from mtbkd_jax.settings import PosteriorSettings, Powers
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.trust import learned_trust
@@ -164,8 +164,10 @@ def run_draw(
 
     seen = {}
 
-    def row(method: str, lessons: Lessons, settings: PosteriorSettings, start: float) -> Row:
-        posterior = sample_posterior(sample_key, student, lessons, settings, config=config)
+    def row(
+        method: str, lessons: Lessons, settings: PosteriorSettings, start: float, powers: Powers | None = None
+    ) -> Row:
+        posterior = sample_posterior(sample_key, student, lessons, settings, powers=powers, config=config)
         metrics = posterior_metrics(posterior, settings, student, test_inputs, draw)
         if places is not None:
             log_probs = draws_of(posterior, settings).log_probs(student, standardize(places))
@@ -176,17 +178,18 @@ def run_draw(
             **metrics,
             "seconds": time.perf_counter() - start,
             "settings": {name: finite_or_none(value) for name, value in settings._asdict().items()},
+            "powers": None if powers is None else powers._asdict(),
         }
 
     trust = learned_trust(num_folds=config.num_folds)
     start = time.perf_counter()
     lessons, choice = lesson(trust, draw.teacher_logits)
-    learned = row(LEARNED, lessons, choice.settings, start)
+    learned = row(LEARNED, lessons, choice.settings, start, choice.powers)
     wide_scale = choice.no_teacher.wide_scale
     plain = row(NO_TEACHER, lessons, choice.no_teacher, time.perf_counter())
     start = time.perf_counter()
     noisy_lessons, noisy_choice = lesson(trust, with_noise(draw.teacher_logits, seed))
-    noisy = row(NOISE, noisy_lessons, noisy_choice.settings, start)
+    noisy = row(NOISE, noisy_lessons, noisy_choice.settings, start, noisy_choice.powers)
     start = time.perf_counter()
     paper = PosteriorSettings(1.0, PAPER_CONCENTRATION, float("inf"), wide_scale)
     given = replace(config, settings=GivenSettings(*paper))

@@ -150,7 +150,14 @@ def distil(
         config=config,
     )
     posterior = sample_posterior(
-        sample_key, student, lessons, choice.settings, config=config, sink=sink, progress=progress
+        sample_key,
+        student,
+        lessons,
+        choice.settings,
+        powers=choice.powers,
+        config=config,
+        sink=sink,
+        progress=progress,
     )
     return Distillation(student, lessons, order, choice, posterior)
 

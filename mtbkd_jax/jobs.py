@@ -168,6 +168,7 @@ def _follow_fit(config: "Fit", teach: Callable[[], Any], sample_key: Key, studen
         lessons,
         choice.settings,
         draws_per_chunk=draws_per_chunk,
+        powers=choice.powers,
         config=config.distillation,
         checkpoints=SharedCheckpoints(None),
     )
@@ -348,6 +349,7 @@ def _sample(
             student,
             lessons,
             choice.settings,
+            powers=choice.powers,
             config=config,
             sink=sink,
             checkpoints=checkpoints if jax.process_count() == 1 else SharedCheckpoints(checkpoints),
@@ -461,6 +463,7 @@ def _metrics_of_fit(result: Distillation) -> dict[str, object]:
             (c.nll for c in result.choice.curve if c.settings == result.choice.settings), default=None
         ),
         "settings": chosen["chosen"],
+        "powers": chosen["powers"],
         "mean_weights": np.exp(np.asarray(result.lessons.log_weights)).mean(0).tolist(),
         "chains_stopped_at_step": result.posterior.run.failed_at.tolist(),
     }
@@ -501,13 +504,19 @@ def _print_choice(console: Console, result: Distillation) -> None:
         "predictions"
     )
     if settings.uses_teachers:
+        powers = result.choice.powers
+        power = (
+            f"power {settings.power:g}"
+            if powers is None
+            else "powers " + ", ".join(f"{value:g}" for value in powers.values) + " (averaged)"
+        )
         around = (
             "no centers"
             if np.isinf(settings.center_scale)
             else f"a scale of {settings.center_scale:.3g} around the centers"
         )
         console.print(
-            f"Chosen on the labels: power {settings.power:g}, concentration {settings.concentration:g}, {around}, "
+            f"Chosen on the labels: {power}, concentration {settings.concentration:g}, {around}, "
             f"a wide scale of {settings.wide_scale:g}, {temperatures}."
         )
     else:

@@ -71,6 +71,7 @@ from mtbkd_jax.settings import (
     Component,
     ComponentBatch,
     PosteriorSettings,
+    Powers,
     component_posterior,
     distillation_curvature,
     distillation_likelihood,
@@ -136,6 +137,7 @@ def sample_posterior(
     lessons: Lessons,
     settings: PosteriorSettings,
     *,
+    powers: Powers | None = None,
     config: DistillationConfig = DistillationConfig(),
     sink: DrawStore | KeptPredictions | None = None,
     checkpoints: Checkpoints | None = None,
@@ -151,6 +153,8 @@ def sample_posterior(
       student: the network.
       lessons: what the teachers taught.
       settings: of the priors.
+      powers: of the function-space prior, visited by every chain in place of that of the settings. Chains climb to the
+        modes under the largest, and burn in there.
       config: how.
       sink: where draws are streamed to, or what is kept of them; None keeps them in memory. Where a sink keeps no
         parameters the evidence of components is not found from the chains, but by tempering or by Laplace.
@@ -162,7 +166,7 @@ def sample_posterior(
     Raises:
       InputError: if chains are to be stacked and there is no label to stack them by, or no climb ends at a mode.
     """
-    prepared = _prepare(key, student, lessons, settings, config)
+    prepared = _prepare(key, student, lessons, settings, powers, config)
     of_chain, first_look = prepared.component_of_chain, prepared.first_look
     observer = None if progress is None else _with_components_of_chains(progress, of_chain)
     run = _run_chains(prepared, config.sampling, sink, checkpoints, observer)
@@ -190,6 +194,7 @@ def follow_sampling(
     settings: PosteriorSettings,
     *,
     draws_per_chunk: int,
+    powers: Powers | None = None,
     config: DistillationConfig = DistillationConfig(),
     checkpoints: Checkpoints | None = None,
 ) -> None:
@@ -201,13 +206,14 @@ def follow_sampling(
       lessons: what the teachers taught.
       settings: of the priors.
       draws_per_chunk: that of the first process's sink.
+      powers: that are visited.
       config: how.
       checkpoints: made as those of the first process (``SharedCheckpoints``).
 
     Raises:
       InputError: as ``sample_posterior`` does.
     """
-    prepared = _prepare(key, student, lessons, settings, config)
+    prepared = _prepare(key, student, lessons, settings, powers, config)
     _run_chains(prepared, config.sampling, KeptElsewhere(draws_per_chunk), checkpoints, None)
 
 
@@ -221,6 +227,7 @@ class _Prepared(NamedTuple):
       first_look: their weights by Laplace.
       is_damped: as in ``SampledPosterior``.
       component_of_chain: of all chains.
+      powers: of the function-space prior, that the chains visit.
       modes: where the chains start, stacked.
       sampler: of the posterior.
       step_size: for it.
@@ -234,6 +241,7 @@ class _Prepared(NamedTuple):
     first_look: ComponentWeights
     is_damped: Bool[np.ndarray, " components"]
     component_of_chain: Int[np.ndarray, " chains"]
+    powers: Powers
     modes: Params
     sampler: Sampler
     step_size: float
@@ -242,13 +250,21 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(
-    key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, config: DistillationConfig
+    key: Key,
+    student: Student,
+    lessons: Lessons,
+    settings: PosteriorSettings,
+    powers: Powers | None,
+    config: DistillationConfig,
 ) -> _Prepared:
     """Look at the components, deal the chains to them, and climb to where they start.
 
     Of several processes each does it all, and goes by what the first has found: another processor may round otherwise.
     """
     sampling = config.sampling
+    powers = powers or Powers((float(settings.power),), (1.0,))
+    # The step size must suit the power at which the posterior is most curved.
+    settings = settings._replace(power=powers.values[0])
     check_configuration(config)
     check_labels_to_stack_by(sampling, int((lessons.examples.labels >= 0).sum()))
     look_key, start_key, mode_key, chain_key, evidence_key = jax.random.split(key, 5)
@@ -312,6 +328,7 @@ def _prepare(
         first_look,
         is_damped,
         component_of_chain,
+        powers,
         modes,
         sampler,
         step_size,
@@ -338,19 +355,23 @@ def _run_chains(
         "num_blocks": num_blocks,
     }
     if sampling.sampler in ADAPTED_SAMPLERS:
-        shared["draw_batch"], num_burn_in = with_component(all_blocks), 0
+        draw_first, num_burn_in = with_component(all_blocks, lambda step: prepared.powers.values[0]), 0
+        draw_batch: DrawBatch = all_blocks
         states, step_sizes = warm_up(
             sampler,
             states,
             key=warm_up_key,
             num_steps=sampling.num_burn_in,
             initial_step_size=prepared.step_size,
+            draw_batch=draw_first,
             **shared,
         )
         schedule = constant(step_sizes)
     else:
-        minibatch = minibatch_of_blocks(examples.labels, sampling.batch_size, num_blocks)
-        shared["draw_batch"], num_burn_in = with_component(minibatch), sampling.num_burn_in
+        draw_batch, num_burn_in = (
+            minibatch_of_blocks(examples.labels, sampling.batch_size, num_blocks),
+            sampling.num_burn_in,
+        )
         schedule = _schedule(sampling, prepared.step_size)
     return sample_chains(
         sampler,
@@ -360,6 +381,9 @@ def _run_chains(
         num_draws=sampling.num_draws,
         num_burn_in=num_burn_in,
         thinning=sampling.thinning,
+        draw_batch=with_component(
+            draw_batch, lambda step: prepared.powers.at((step - num_burn_in) / _num_sampling_steps(sampling))
+        ),
         **shared,
         chunk_size=100 if sink is None else sink.draws_per_chunk,
         sink=sink,
@@ -524,12 +548,12 @@ def _starts_of_components(lessons: Lessons) -> Params:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf[:1], leaf]), lessons.centers.params)
 
 
-def with_component(draw_batch: DrawBatch) -> DrawBatch:
-    """``draw_batch`` for a chain that has a component to itself."""
+def with_component(draw_batch: DrawBatch, power_at: Callable[[Any], Any]) -> DrawBatch:
+    """``draw_batch`` for a chain that has a component to itself, and visits powers, ``step -> power``."""
 
     def draw(key: BatchKey, data: tuple[Examples | WeightedExamples, Component]) -> ComponentBatch:
         examples, component = data
-        return ComponentBatch(draw_batch(key, examples), component)
+        return ComponentBatch(draw_batch(key, examples), component, jnp.asarray(power_at(key.step), jnp.float32))
 
     return draw
 
@@ -553,6 +577,7 @@ def _climb_all(
     def climb(chain, shared):
         start, key, component = chain
         lessons, settings, look_key = shared
+        draw = with_component(draw_batch, lambda step: settings.power)
         curvature_key, noise_key = jax.random.split(look_key)
         log_density = component_posterior(student, settings, softening=softening)
         mode = find_mode_in_stages(
@@ -561,13 +586,12 @@ def _climb_all(
             key=key,
             data_of_stage=lambda stage: (at_climb_stage(lessons, settings, stage), component),
             num_stages=NUM_CLIMB_STAGES,
-            draw_batch=with_component(draw_batch),
+            draw_batch=draw,
             num_steps=num_steps,
         )
         data = with_components(lessons, settings), component
-        whole = ComponentBatch(full_batch(None, data[0]), component)
+        whole = ComponentBatch(full_batch(None, data[0]), component, jnp.asarray(settings.power, jnp.float32))
         curvature = largest_curvature_around(log_density, mode, component.scale, whole, curvature_key)
-        draw = with_component(draw_batch)
         noise = gradient_noise(log_density, mode, lambda key: draw(BatchKey(key, 0), data), noise_key)
         return mode, curvature, noise
 
@@ -680,13 +704,23 @@ def _sampler_and_step_size(
     return sghmc(posterior, friction=float(decay / cooled), temperature=temperature), float(cooled)
 
 
+def _num_sampling_steps(sampling: SamplingConfig) -> int:
+    """From the first draw to the last, the steps between the sampling parts of a cyclical schedule included."""
+    if sampling.schedule == "cyclical":
+        return sampling.num_cycles * _cycle_length(sampling)
+    return sampling.num_draws * sampling.thinning
+
+
+def _cycle_length(sampling: SamplingConfig) -> int:
+    """A fifth of every cycle is sampled."""
+    return 5 * -(-sampling.num_draws // sampling.num_cycles) * sampling.thinning
+
+
 def _schedule(sampling: SamplingConfig, step_size: float) -> Schedule:
     """The schedule that was asked for, beginning at ``step_size``."""
     if sampling.schedule == "polynomial":
         offset, power = float(max(sampling.num_burn_in, 1)), 0.55
         return polynomial(step_size * offset**power, offset=offset, power=power)
     if sampling.schedule == "cyclical":
-        # A fifth of every cycle is sampled.
-        draws_of_cycle = -(-sampling.num_draws // sampling.num_cycles)
-        return cyclical(step_size, cycle_length=5 * draws_of_cycle * sampling.thinning)
+        return cyclical(step_size, cycle_length=_cycle_length(sampling))
     return constant(step_size)

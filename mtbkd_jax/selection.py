@@ -13,16 +13,16 @@ The candidates are searched one setting at a time, each from the best before it:
 5. the scale around the centers, of which there have been none so far.
 
 Beside them stands a student that takes *mild* advice: a concentration of one, no centers, the scale that suits the
-labels alone, and the power that suits them best. What the five stages lead to is chosen only where the labels can tell:
-it must beat *no teacher* and the mild advice by more than one standard error of the difference. Many candidates and few
-labels would otherwise favour a strong belief in teachers by luck alone.
+labels alone, and no one power: an average over all of them and *no teacher*, weighted by stacking (``stacking``), so
+that a power has little weight only where the labels speak against it. What the five stages lead to is chosen only where
+the labels can tell: it must beat the average by more than one standard error of the difference. Many candidates and few
+labels would otherwise favour a strong belief in teachers by luck alone, and one power of many is a choice by a hair.
 
 Last come two temperatures together, of this choice and of *no teacher*, for which all else was scored at one: that of
 the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
 of themselves. A chain that has just left its mode shows little of either, so these candidates' chains are longer. They
 go by what the draws cover: of the pairs that the log score does not speak against by more than one
-standard error, those whose credible intervals hold the held-out labels as often as they should, or as the best pair's
-do to within a standard error; and of these the one that corrects predictions least.
+standard error, the one whose credible intervals hold the held-out labels most nearly as often as they should.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +32,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jaxtyping import Array, Float, Int
 
 from mtbkd_jax.chains import BatchKey, DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.diagnostics import LOWEST_LOG_PROB
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
-from mtbkd_jax.settings import PosteriorSettings, no_teacher
+from mtbkd_jax.settings import PosteriorSettings, Powers, no_teacher
+from mtbkd_jax.stacking import stacking_weights
 from mtbkd_jax.step_size import cooled_hamiltonian, gradient_noise, hamiltonian_step_size, largest_curvature_around
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
@@ -56,6 +59,8 @@ TEMPERATURES = (1.0, 0.3, 0.1)
 """Candidates of the temperature of the posterior: for two students at a time, six in all."""
 PREDICTION_TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25, 1.4)
 """Candidates of what predictions divide the logits by."""
+LEAST_SHARE = 0.02
+"""Of the draws at a power; those that stacking gives less are not visited."""
 MILD_POWER = "mild power"
 """The stage of the powers at a concentration of one."""
 PLAIN_TEMPERATURE = "temperature, no teacher"
@@ -324,11 +329,13 @@ class Choice(NamedTuple):
       settings: of the winner.
       no_teacher: the best settings without any teacher.
       curve: the candidates in the order in which they were scored.
+      powers: what is averaged over, where the winner has no one power; that of its settings has the largest share.
     """
 
     settings: PosteriorSettings
     no_teacher: PosteriorSettings
     curve: tuple[ScoredCandidate, ...]
+    powers: Powers | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The settings chosen and every candidate's score as JSON values; infinite ones become None."""
@@ -337,7 +344,9 @@ class Choice(NamedTuple):
             for settings in (self.settings, self.no_teacher)
         )
         chosen |= {"uses_teachers": bool(self.settings.uses_teachers)}
-        return {"chosen": chosen, "no_teacher": no_teacher, "curve": [one.to_json() for one in self.curve]}
+        powers = None if self.powers is None else self.powers._asdict()
+        curve = [one.to_json() for one in self.curve]
+        return {"chosen": chosen, "powers": powers, "no_teacher": no_teacher, "curve": curve}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Choice":
@@ -350,7 +359,9 @@ class Choice(NamedTuple):
             PosteriorSettings(**{name: known(content[which])[name] for name in PosteriorSettings._fields})
             for which in ("chosen", "no_teacher")
         )
-        return cls(chosen, no_teacher, tuple(ScoredCandidate(**known(one)) for one in content["curve"]))
+        curve = tuple(ScoredCandidate(**known(one)) for one in content["curve"])
+        powers = content["powers"] and Powers(*(tuple(content["powers"][name]) for name in Powers._fields))
+        return cls(chosen, no_teacher, curve, powers)
 
 
 @dataclass(frozen=True)
@@ -433,17 +444,25 @@ def choose_settings(
     best = better(best, search("power", POWERS, settings))
     best = better(best, search("concentration", CONCENTRATIONS, best.settings))
     best = better(best, search("center_scale", [ratio * pool_size for ratio in CENTER_SCALE_RATIOS], best.settings))
+    powers: Powers | None = None
     if given.power is None:
-        cautious = plain
+        of_best, of_plain = (held_out[one.settings].log_scores for one in (best, plain))
         if given.concentration is None and given.center_scale is None:
-            mild = settings._replace(power=1.0, concentration=1.0)
-            cautious = better(plain, best_of(MILD_POWER, [mild._replace(power=power) for power in POWERS]))
-        if not _is_better(held_out[best.settings].log_scores, held_out[cautious.settings].log_scores):
-            best = cautious
+            mild = [settings._replace(power=power, concentration=1.0) for power in POWERS]
+            score_all(mild, in_earnest=False)
+            mild_scored = record(MILD_POWER, mild)
+            log_scores = np.stack([*(held_out[one].log_scores for one in mild[::-1]), of_plain])
+            powers, of_average = _average(log_scores)
+            if _is_better(of_best, of_average):
+                powers = None
+            else:
+                best = max(mild_scored, key=lambda one: powers.share_of(one.power))
+        elif not _is_better(of_best, of_plain):
+            best = plain
 
     temperatures = _unless_given(given.temperature, TEMPERATURES)
     if len(temperatures) * len(predictions) == 1:
-        return Choice(best.settings, plain.settings, tuple(curve))
+        return Choice(best.settings, plain.settings, tuple(curve), powers)
     students = best.settings, plain.settings
     score_all([student._replace(temperature=value) for student in students for value in temperatures], in_earnest=True)
 
@@ -464,7 +483,7 @@ def choose_settings(
         return chosen
 
     chosen = cool(best.settings, "temperature", PREDICTIONS)
-    return Choice(chosen, cool(plain.settings, PLAIN_TEMPERATURE, PLAIN_PREDICTIONS), tuple(curve))
+    return Choice(chosen, cool(plain.settings, PLAIN_TEMPERATURE, PLAIN_PREDICTIONS), tuple(curve), powers)
 
 
 class _HeldOut(NamedTuple):
@@ -482,20 +501,23 @@ class _HeldOut(NamedTuple):
         """Mean distance of the coverage from nominal."""
         return float(np.abs(self.covered.mean(1) - np.array(COVERAGE_LEVELS)).mean())
 
-    @property
-    def coverage_error(self) -> float:
-        """Standard error of the coverage."""
-        return float(self.covered.mean(0).std() / np.sqrt(self.covered.shape[1]))
+
+def _average(log_scores: Float[np.ndarray, "powers labelled"]) -> tuple[Powers, Float[np.ndarray, " labelled"]]:
+    """Shares of the powers, largest first and zero last, by stacking; and the log score of each label under them."""
+    known = np.maximum(np.nan_to_num(log_scores.astype(np.float64), nan=LOWEST_LOG_PROB), LOWEST_LOG_PROB)
+    weights = stacking_weights(known)
+    is_heard = weights >= LEAST_SHARE
+    shares = weights[is_heard] / weights[is_heard].sum()
+    values = np.array([*POWERS[::-1], 0.0])[is_heard]
+    averaged = scipy.special.logsumexp(known[is_heard], axis=0, b=shares[:, None])
+    return Powers(tuple(values.tolist()), tuple(shares.tolist())), averaged
 
 
 def _best_covered(candidates: Mapping[PosteriorSettings, _HeldOut]) -> PosteriorSettings:
     """The pair of temperatures to choose: see the top of this file."""
     best = min(candidates.values(), key=lambda held_out: held_out.nll)
     alike = {one: of for one, of in candidates.items() if not _is_better(best.log_scores, of.log_scores)}
-    covers_best = min(alike.values(), key=lambda held_out: held_out.coverage_gap)
-    most = covers_best.coverage_gap + covers_best.coverage_error
-    covering = [one for one, of in alike.items() if of.coverage_gap <= most]
-    return min(covering, key=lambda one: (_correction(one.prediction_temperature), alike[one].coverage_gap))
+    return min(alike, key=lambda one: (alike[one].coverage_gap, _correction(one.prediction_temperature)))
 
 
 def _correction(prediction_temperature: float) -> float:

@@ -55,6 +55,34 @@ def no_teacher(wide_scale: float, temperature: float = 1.0, prediction_temperatu
     return PosteriorSettings(0.0, 1.0, float("inf"), wide_scale, temperature, prediction_temperature)
 
 
+class Powers(NamedTuple):
+    """Powers of the function-space prior that every chain visits, from the largest to the smallest and back.
+
+    Both halves of a chain then sample the same mixture of laws, as those who compare them (split R-hat) expect.
+
+    Attributes:
+      values: the powers, largest first.
+      shares: the share of the draws at each; they sum to one.
+    """
+
+    values: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    def share_of(self, power: float) -> float:
+        """The share of a power; zero if it is not visited."""
+        return dict(zip(self.values, self.shares, strict=True)).get(power, 0.0)
+
+    def at(self, elapsed: Float[Array, ""]) -> Float[Array, ""]:
+        """The power at a point of the chain, from 0 at its first draw to 1 at its last.
+
+        >>> powers = Powers((0.5, 0.0), (0.75, 0.25))
+        >>> [float(powers.at(jnp.float32(elapsed))) for elapsed in (-1, 0, 0.3, 0.5, 0.6, 0.7, 1)]
+        [0.5, 0.5, 0.5, 0.0, 0.0, 0.5, 0.5]
+        """
+        ends = jnp.cumsum(jnp.array(self.shares))[:-1]
+        return jnp.array(self.values)[jnp.searchsorted(ends, 1 - jnp.abs(1 - 2 * elapsed), side="right")]
+
+
 class Component(NamedTuple):
     """A Gaussian over the student's weights; stacked where there are several.
 
@@ -68,10 +96,11 @@ class Component(NamedTuple):
 
 
 class ComponentBatch(NamedTuple):
-    """What the posterior under one component is evaluated on: examples, and the component."""
+    """What the posterior under one component is evaluated on: examples, the component, and the prior's power."""
 
     examples: WeightedExamples
     component: Component
+    power: Float[Array, ""]
 
 
 def prior_components(
@@ -150,11 +179,12 @@ def component_posterior(
 ) -> MinibatchLogDensity:
     """The posterior under one component of the weight-space prior alone, ``(params, ComponentBatch) -> nats``.
 
-    For ``over_devices`` see ``log_posterior``.
+    The power is that of the batch. For ``over_devices`` see ``log_posterior``.
     """
-    likelihood = distillation_likelihood(student, settings, softening=softening, over_devices=over_devices)
 
     def log_density(params: Params, batch: ComponentBatch) -> Scalar:
+        at_power = settings._replace(power=batch.power)
+        likelihood = distillation_likelihood(student, at_power, softening=softening, over_devices=over_devices)
         offset = tree_add_scaled(params, -1.0, batch.component.center)
         return likelihood(params, batch.examples) + gaussian_prior(batch.component.scale)(offset)
 

@@ -48,7 +48,7 @@ from mtbkd_jax.tree import named_leaves
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 _OF_NO_CONSEQUENCE = ("processes", "out", "resume", "checkpoint_seconds", "tensorboard")
-_LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 3}
+_LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 4}
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class WeightMixture(dist.Distribution):
         per_column = self.centers.shape[1] // self.scales.shape[1]
         # A constant of the derivatives: the sum of the two parts does not depend on it.
         first = jax.lax.stop_gradient(self.scales[0])
-        beyond_first = jax.lax.map(lambda scales: jnp.sum(jnp.log(scales) - jnp.log(first)), self.scales)
+        beyond_first = _for_each_component(lambda scales: jnp.sum(jnp.log(scales) - jnp.log(first)), self.scales)
         return -per_column * jnp.sum(jnp.log(first)), -per_column * beyond_first
 
     def _log_constants(self) -> Array:
@@ -109,18 +109,29 @@ def _exponents(value: Array, centers: Array, precisions: Array) -> Float[Array, 
     """-Σ_i (z_ki² - 1) / 2 with z_k = (value - center_k) · precision_k.
 
     Near the prior's mass Σ z² is the number of parameters and little else: taking that constant out of the sum leaves
-    float32 digits for what varies. The sum is over the columns of a matrix first, which CPUs do many at a time, and the
-    components are scanned, so that no more than one of them is held.
+    float32 digits for what varies. The sum is over the columns of a matrix first, which CPUs do many at a time.
     """
     num_in_rows = value.shape[0] // _ROW_LENGTH * _ROW_LENGTH
 
-    def exponent(_, component):
-        center, precision = component
+    def exponent(center: Array, precision: Array) -> Array:
         terms = jnp.square((value - center) * precision) - 1
         by_column = jnp.sum(terms[:num_in_rows].reshape(-1, _ROW_LENGTH), axis=0)
-        return None, -0.5 * (jnp.sum(by_column) + jnp.sum(terms[num_in_rows:]))
+        return -0.5 * (jnp.sum(by_column) + jnp.sum(terms[num_in_rows:]))
 
-    return jax.lax.scan(exponent, None, (centers, precisions))[1]
+    return _for_each_component(exponent, centers, precisions)
+
+
+def _for_each_component(function: Callable[..., Scalar], *arrays: Array) -> Float[Array, " components"]:
+    """A number for each row of the arrays.
+
+    On a CPU the rows are scanned, so that what is computed of no more than one of them is held. An accelerator sums as
+    it computes and holds nothing, but would wait for every turn of a loop.
+    """
+
+    def scanned(*arrays: Array) -> Array:
+        return jax.lax.map(lambda rows: function(*rows), arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=scanned, default=jax.vmap(function))
 
 
 @jax.custom_vjp

@@ -123,8 +123,8 @@ def test_the_temperature_is_that_whose_intervals_cover_best_unless_the_log_score
 
 @pytest.mark.parametrize(
     ("num_labelled", "loss", "chosen"),
-    [(12, 0.0, 1.0), (4000, 0.0, 1.25), (4000, 0.1, 1.0)],
-    ids=["too few labels to tell", "better covered", "worse predicted"],
+    [(12, 0.0, 1.0), (100, 0.0, 1.25), (4000, 0.0, 1.25), (4000, 0.1, 1.0)],
+    ids=["equally covered", "better covered, few labels", "better covered", "worse predicted"],
 )
 def test_predictions_are_corrected_where_the_labels_show_that_their_intervals_are_too_short(num_labelled, loss, chosen):
     covered_at = {0.8: 0.75, 0.9: 0.8, 1.0: 0.85, 1.1: 0.87, 1.25: 0.9, 1.4: 0.95}

@@ -231,3 +231,13 @@ def test_a_mixture_that_passes_through_a_transformation_is_not_checked_again(mon
     for index, shift in enumerate((0.0, 1.0)):
         np.testing.assert_allclose(log_probs[index], mixture.log_prob(value - shift), rtol=1e-6)
     np.testing.assert_allclose(through_jit.log_prob(value), mixture.log_prob(value), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("platform", "has_loop"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_components_are_looped_over_on_a_cpu_alone(platform, has_loop):
+    def log_density(value, centers):
+        return WeightMixture(centers, jnp.ones(3), jnp.zeros(3)).relative_log_prob(value)
+
+    arguments = jnp.zeros(1000), jnp.zeros((3, 1000))
+    exported = jax.export.export(jax.jit(jax.value_and_grad(log_density)), platforms=(platform,))(*arguments)
+    assert ("stablehlo.while" in exported.mlir_module()) == has_loop

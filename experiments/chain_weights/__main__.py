@@ -67,7 +67,7 @@ def compare(seed: int, draw: Simulation, given: GivenSettings) -> dict[str, Any]
     lessons, _, choice = learn(
         learn_key, standardize(draw.inputs), draw.labels, draw.teacher_logits, STUDENT, config=config
     )
-    posterior = sample_posterior(sample_key, STUDENT, lessons, choice.settings, config=config)
+    posterior = sample_posterior(sample_key, STUDENT, lessons, choice.settings, powers=choice.powers, config=config)
     log_probs = jnp.asarray(draws_of(posterior, choice.settings).log_probs(STUDENT, standardize(draw.test_inputs)))
     by_chain = log_probs.reshape(NUM_CHAINS, -1, *log_probs.shape[1:])
 

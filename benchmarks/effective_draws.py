@@ -1,0 +1,100 @@
+"""Effective draws of predictions a second, beside NumPyro's NUTS: simulation 1's student on 12,000 examples.
+
+The student has 27 parameters, 300 examples have a label, and the settings of the posterior are given, as in
+``experiments.samplers``, which compares what the samplers say. NumPyro's NUTS is given the library's own density, which
+is faster than a model in NumPyro's terms, starts at the same modes, and counts at the best of several settings: chains
+together or one after another, two rates of acceptance. Its time is warm-up and draws; ours is that of the whole
+sampler of the library, SGHMC on minibatches of 1,000, from random weights: search for the modes, step size, burn-in
+and draws. Nobody's time holds compilation. Effective draws are ArviZ's, for the log class probabilities of a hundred
+points; the median.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import numpy as np
+from numpyro.infer import MCMC, NUTS
+
+from benchmarks.measure import Row
+from experiments.samplers.__main__ import NUM_LABELS, NUM_PROBES, SETTINGS, by_library
+from experiments.simulation1.__main__ import STUDENT
+from experiments.simulation1.design import DESIGN
+from experiments.simulation_study import CONFIG
+from experiments.simulations import simulation_draws
+from mtbkd_jax.data import Standardizer
+from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
+from mtbkd_jax.distillation import learn
+from mtbkd_jax.examples import full_batch
+from mtbkd_jax.lessons import Lessons, with_components
+from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.selection import GivenSettings
+from mtbkd_jax.settings import distillation_posterior
+from mtbkd_jax.types import Params
+
+GOAL = 3.0
+NUM_CHAINS = CONFIG.sampling.num_chains
+NUTS_SETTINGS = [(method, rate) for method in ("vectorized", "parallel") for rate in (0.65, 0.8)]
+
+
+def measure(*, is_small: bool) -> list[Row]:
+    """One figure; a small measurement takes one setting of NUTS and few draws."""
+    (draw,) = simulation_draws(DESIGN, [0])
+    draw = draw.with_labels(NUM_LABELS)
+    standardize = Standardizer.fit(draw.inputs)
+    config = replace(CONFIG, settings=GivenSettings(*SETTINGS))
+    inputs = standardize(draw.inputs)
+    lessons, _, _ = learn(jax.random.key(0), inputs, draw.labels, draw.teacher_logits, STUDENT, config=config)
+    probes = standardize(draw.test_inputs)[:NUM_PROBES]
+    sampling = replace(CONFIG.sampling, num_draws=LEAST_DRAWS) if is_small else CONFIG.sampling
+    ours = effective_draws_a_second(lambda: by_library(0, 1, lessons, sampling)[0], probes)
+    modes = modes_of(lessons)
+    num_warm_up, num_draws = (20, 20) if is_small else (300, 500)
+    of_nuts = {
+        f"{method}, {rate}": effective_draws_a_second(
+            by_numpyro(lessons, modes, method, rate, num_warm_up, num_draws), probes
+        )
+        for method, rate in (NUTS_SETTINGS[:1] if is_small else NUTS_SETTINGS)
+    }
+    details = {"ours": round(ours, 1)} | {f"NUTS {name}": round(value, 1) for name, value in of_nuts.items()}
+    ratio = ours / max(of_nuts.values())
+    return [Row("Effective draws of predictions a second, in NumPyro's NUTS", ratio, GOAL, "higher", 0.0, details)]
+
+
+def effective_draws_a_second(sample: Callable[[], Params], probes: np.ndarray) -> float:
+    """Of the second run, for which everything is compiled."""
+    sample()
+    start = time.perf_counter()
+    positions = jax.block_until_ready(sample())
+    seconds = time.perf_counter() - start
+    log_probs = predictive_log_probs(STUDENT, flatten_chains(positions), probes)
+    of_chains = log_probs.reshape(NUM_CHAINS, -1, *log_probs.shape[1:])
+    return float(np.nanmedian(diagnose(of_chains, of_chains[:, :, 0, 0]).probe_ess)) / seconds
+
+
+def modes_of(lessons: Lessons) -> Params:
+    """Where the library's chains start, which no step has left."""
+    short = replace(CONFIG.sampling, num_burn_in=0, num_draws=LEAST_DRAWS, thinning=1, step_fraction=1e-6)
+    return jax.tree.map(lambda leaf: leaf[:, 0], by_library(0, 1, lessons, short)[0])
+
+
+def by_numpyro(lessons: Lessons, modes: Params, method: str, rate: float, num_warm_up: int, num_draws: int) -> Params:
+    """Positions ``[chains, draws, ...]`` of NumPyro's NUTS on all of the data."""
+    log_density = distillation_posterior(STUDENT, lessons.centers, SETTINGS)
+    data = full_batch(None, with_components(lessons, SETTINGS))
+    kernel = NUTS(potential_fn=lambda params: -log_density(params, data), target_accept_prob=rate)
+    mcmc = MCMC(
+        kernel,
+        num_warmup=num_warm_up,
+        num_samples=num_draws,
+        num_chains=NUM_CHAINS,
+        chain_method=method,
+        progress_bar=False,
+    )
+
+    def sample() -> Params:
+        mcmc.run(jax.random.key(1), init_params=modes)
+        return mcmc.get_samples(group_by_chain=True)
+
+    return sample
