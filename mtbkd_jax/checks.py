@@ -98,6 +98,23 @@ def check_same_number(of: str, found: int, expected: int, as_in: str, where: str
         raise InputError(where, field, f"{found} {of}", f"{expected}, {as_in}", action)
 
 
+def check_same(where: str, found: Any, expected: Any, name: str = "") -> None:
+    """Refuse what was begun and is not what is asked for now, by the name of the first field that differs.
+
+    Args:
+      where: the file that says what was begun.
+      found: what it says, as JSON holds it.
+      expected: the same of what is asked for.
+      name: of the field that holds both, for the message.
+    """
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            check_same(where, found.get(key), expected.get(key), f"{name}.{key}" if name else key)
+    elif found != expected:
+        action = "Go on with the options and the input files that it was begun with, or begin anew elsewhere."
+        raise InputError(where, name, f"{found}", f"{expected}, as is asked for now", action)
+
+
 def check_numbers(values: ArrayLike, where: str, field: str) -> Float[np.ndarray, "..."]:
     """Return an array as float32, or say that it holds something else than numbers."""
     array = np.asarray(values)

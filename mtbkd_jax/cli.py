@@ -1,4 +1,4 @@
-"""The command line: ``mtbkd run``, ``fit``, ``predict``, ``evaluate``, ``status`` and ``import-deeploc``.
+"""The command line: ``mtbkd run``, ``teach``, ``fit``, ``predict``, ``evaluate``, ``status`` and ``import-deeploc``.
 
 It adds nothing that the library cannot do.
 
@@ -24,6 +24,8 @@ except InputError as error:
     print(f"mtbkd: {error}", file=sys.stderr)
     raise SystemExit(2) from None
 
+from mtbkd_jax.adapters.endpoint import EndpointConfig  # noqa: E402
+from mtbkd_jax.adapters.options import AnswerOptions, PromptOptions  # noqa: E402
 from mtbkd_jax.configuration import DistillationConfig  # noqa: E402
 from mtbkd_jax.runs import StudentConfig  # noqa: E402
 
@@ -52,6 +54,46 @@ class Study:
         from mtbkd_jax.jobs import run_digits
 
         run_digits(self)
+
+
+@dataclass(frozen=True)
+class Teach:
+    """Ask a teacher about your inputs, and write its outputs as ``fit`` takes them."""
+
+    adapter: Literal["python", "onnx", "sequence-classifier", "image-classifier", "language-model", "endpoint"]
+    """What the teacher is: made by a Python file of yours (of scikit-learn, Flax, PyTorch or anything), an ONNX file,
+    a directory of Hugging Face transformers, or a closed model behind an OpenAI-compatible HTTP interface."""
+    model: str
+    """``FILE.py:NAME`` of an adapter or of a function that makes one; the ONNX file; the directory; or what the server
+    calls the model."""
+    data: Path
+    """An NPZ file with ``inputs [N, ...]``, numbers or texts, and perhaps ``ids`` and ``class_names``."""
+    out: Path
+    """Where the outputs are written: a directory that does not exist or is empty."""
+    name: str = "teacher"
+    """What the teacher is called."""
+    kind: Literal["logits", "probabilities"] | None = None
+    """What an ONNX model puts out, where it cannot be told."""
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    """How a language model or a closed model is asked."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    """Where a closed model is, and how politely it is asked."""
+    answers: AnswerOptions = field(default_factory=AnswerOptions)
+    """How a closed model answers."""
+    device: str = "cpu"
+    """What PyTorch calls the device that a directory of transformers is run on."""
+    batch_size: int = 64
+    """Inputs that the teacher is given at a time."""
+    resume: bool = False
+    """Go on with the directory in ``out`` if it was not finished; where there is none, begin it."""
+    checkpoint_seconds: float = 30.0
+    """How much of its work a kill may cost."""
+
+    def __call__(self) -> None:
+        """Ask the teacher."""
+        from mtbkd_jax.adapters.job import run_teaching
+
+        run_teaching(self)
 
 
 @dataclass(frozen=True)
@@ -180,6 +222,7 @@ class ImportDeepLoc:
 
 Command = (
     Annotated[Study, tyro.conf.subcommand("run")]
+    | Annotated[Teach, tyro.conf.subcommand("teach")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

@@ -35,6 +35,21 @@ class CorruptDataError(InputError):
     """Stored data were truncated or altered after they had been written."""
 
 
+class TeacherError(MTBKDError, RuntimeError):
+    """A teacher failed on inputs that passed all checks: its framework raised an error, or its server gave no answer.
+
+    Takes the name of the teacher, what happened, and what to do about it, as a sentence.
+
+    >>> print(TeacherError("forest", "out of memory in rows 0 to 63", "Ask for fewer rows at a time."))
+    forest: out of memory in rows 0 to 63. Ask for fewer rows at a time.
+    """
+
+    def __str__(self) -> str:
+        """The whole message on one line."""
+        teacher, what, action = self.args
+        return f"{teacher}: {what}. {action}"
+
+
 class StorageError(MTBKDError, OSError):
     """Data could not be written or read: the disk is full, or permission is lacking.
 

@@ -28,7 +28,11 @@ def use_machine() -> None:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "mtbkd_jax" / platform.node()))
+        jax.config.update("jax_compilation_cache_dir", str(user_cache() / platform.node()))
         jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+
+
+def user_cache() -> Path:
+    """Where what can be had again is kept for the user: below ``XDG_CACHE_HOME`` (``~/.cache``)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtbkd_jax"

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import tensorstore as ts
 from numpy.typing import ArrayLike, DTypeLike
@@ -24,6 +25,7 @@ from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGED = ("DATA_LOSS", "FAILED_PRECONDITION", "NOT_FOUND")
+LOCK = ".lock"
 COPY_AGAIN = "Copy it again from where it came from, or make it again."
 
 
@@ -45,6 +47,27 @@ def new_directory(path: str | Path) -> Path:
             raise InputError(str(path), "output directory", "files in it", "a new or an empty directory", action)
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Keep other processes out of a directory while the block runs; the system frees it when the process ends, however.
+
+    Raises:
+      InputError: if another process holds it.
+    """
+    with translated_errors(path):
+        lock = filelock.FileLock(Path(path) / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            action = "Wait until that process has ended, or choose another path."
+            found, expected = "held by another process", "a directory that nobody writes"
+            raise InputError(str(path), "lock", found, expected, action) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def create_array(

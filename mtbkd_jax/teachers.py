@@ -2,14 +2,18 @@
 
 A directory holds ``ids`` and, for each teacher, ``logits/<number>`` as zarr3 arrays with checksums, and a manifest:
 the class names, and for each teacher its name, the softening already applied, where it came from, and the SHA-256
-digest of its logits. The manifest is written last: a directory without one is unfinished.
+digest of its logits. The manifest is written last: a directory without one is unfinished, and a record in it says how
+many rows of each teacher are on the disk, and their digest, so that writing can go on where it was interrupted.
 
 The logits of an example stand for the probabilities ``softmax(logits)``; softening by a temperature τ (Hinton et al.
 2015) makes them ``softmax(logits / τ)``. Outputs are matched to the student's data by id, and never by position.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -31,18 +35,20 @@ from mtbkd_jax.checks import (
     check_ids,
     check_num_examples,
     check_positive,
+    check_same,
     check_same_number,
     check_softening,
     some,
 )
 from mtbkd_jax.data import IdIndex
-from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 from mtbkd_jax.teacher_files import TeacherFile, read_teacher_file
 from mtbkd_jax.types import Scalar
 
 _FORMAT = "mtbkd teacher outputs"
 _VERSION = 1
 _MANIFEST = "teachers.json"
+_UNFINISHED, _UNFINISHED_FORMAT = "unfinished.json", "mtbkd unfinished teacher outputs"
 _ROWS_AT_A_TIME = 4096
 
 
@@ -77,6 +83,7 @@ class TeacherOutputs:
       num_examples: how many examples there are.
       softening: for each teacher, the temperature that its logits were divided by already.
       sources: for each teacher, where its outputs came from, in words.
+      conditions: whatever else the outputs depend on, by name, in words.
     """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]):
@@ -85,6 +92,7 @@ class TeacherOutputs:
         self.names: tuple[str, ...] = tuple(teacher["name"] for teacher in teachers)
         self.softening: tuple[float, ...] = tuple(teacher["softening"] for teacher in teachers)
         self.sources: tuple[str, ...] = tuple(teacher["source"] for teacher in teachers)
+        self.conditions: dict[str, str] = manifest.get("conditions", {})
         self.class_names = None if manifest["class_names"] is None else tuple(manifest["class_names"])
         self.num_classes: int = manifest["num_classes"]
         self.num_examples: int = manifest["num_examples"]
@@ -119,9 +127,8 @@ class TeacherOutputs:
         expected |= {f"logits of {teacher['name']}": teacher["sha256"] for teacher in self._manifest["teachers"]}
         for (field, digest), stored in zip(expected.items(), (self._stored_ids, *self._stored_logits), strict=True):
             found = hashlib.sha256()
-            for start in range(0, self.num_examples, _ROWS_AT_A_TIME):
-                rows = slice(start, min(start + _ROWS_AT_A_TIME, self.num_examples))
-                found.update(storage.read(stored, rows).tobytes())
+            for values in _blocks(stored, self.num_examples):
+                found.update(values.tobytes())
             if found.hexdigest() != digest:
                 described = f"content with the SHA-256 digest {found.hexdigest()}"
                 raise CorruptDataError(self.where, field, described, digest, storage.COPY_AGAIN)
@@ -154,21 +161,28 @@ def open_teacher_outputs(path: str | Path) -> TeacherOutputs:
 
 
 class TeacherOutputsWriter:
-    """Writes a directory of teacher outputs in parts, each teacher at its own pace.
+    """Writes a directory of teacher outputs in parts, each teacher at its own pace; one that was interrupted can go on.
 
-    As a context manager it closes the directory at the end, unless an error left it unfinished.
+    Rows are kept in memory until there are 4,096 of a teacher, or until :meth:`flush`. As a context manager it closes
+    the directory at the end; an error leaves it unfinished, with all rows that were appended before. Until it is closed
+    or has failed, other writers are kept out of the directory.
 
     Args:
-      path: a new or an empty directory.
+      path: a new or an empty directory, or with ``resume`` an unfinished one.
       names: of the teachers.
       ids: of all examples, in the order in which their outputs will be appended.
       class_names: in the order of the logits.
       softening: for each teacher by name, the temperature that its logits were divided by already; 1 if not given.
       sources: for each teacher by name, where its outputs came from, in words.
+      conditions: whatever else the outputs depend on, by name, in words; the manifest has them too.
+      resume: whether to go on with what is there; where nothing is, the directory is begun, and where it is finished no
+        row is missing.
 
     Raises:
-      InputError: if the directory is not empty, there is no teacher, a name is missing or there twice, or an option is
-        for a teacher that is not there.
+      InputError: if the directory is not empty and not to be resumed, was begun with other arguments, or another
+        process writes it; if there is no teacher, a name is missing or there twice, or an option is for a teacher that
+        is not there.
+      CorruptDataError: if the rows that are there already were truncated or altered.
     """
 
     def __init__(
@@ -180,26 +194,37 @@ class TeacherOutputsWriter:
         class_names: Names | None = None,
         softening: Mapping[str, float] | None = None,
         sources: Mapping[str, str] | None = None,
+        conditions: Mapping[str, str] | None = None,
+        resume: bool = False,
     ):
         where = str(path)
-        _check_teacher_names(names, where)
-        for field, option in {"softening": softening, "sources": sources}.items():
-            _check_known(option or {}, names, where, field)
-        self._ids = check_ids(ids, where)
-        check_num_examples(len(self._ids), where)
-        self._class_names = None if class_names is None else check_class_names(class_names, where)
-        self._num_classes = None if self._class_names is None else len(self._class_names)
-        self._names = tuple(names)
-        softening = dict.fromkeys(names, 1.0) | dict(softening or {})
-        self._softening = {name: check_softening(softening[name], where, f"softening of {name}") for name in names}
-        self._sources = dict.fromkeys(names, "") | dict(sources or {})
-        self._num_written = dict.fromkeys(names, 0)
-        self._digests = {name: hashlib.sha256() for name in names}
-        self._stored: dict[str, ts.TensorStore] = {}
-        self._path = storage.new_directory(path)
+        self._path = Path(path)
+        self._plan = _Plan.checked(where, names, ids, class_names, softening, sources, conditions)
+        self._num_classes = None if self._plan.class_names is None else len(self._plan.class_names)
+        self._rows = {name: _Rows(_logits_path(self._path, number)) for number, name in enumerate(self._plan.names)}
+        self._lock = ExitStack()
+        self._is_finished = resume and (self._path / _MANIFEST).exists()
+        if self._is_finished:
+            self._check_finished()
+            return
+        left_by_a_kill = {self._path / storage.LOCK, self._path / (_UNFINISHED + ".part")}
+        is_new = not (self._path / _UNFINISHED).exists()
+        if is_new and not (self._path.is_dir() and set(self._path.iterdir()) <= left_by_a_kill):
+            storage.new_directory(self._path)
+        with ExitStack() as until_begun:
+            until_begun.enter_context(storage.locked(self._path))
+            if (self._path / _UNFINISHED).exists():
+                self._take_up(resume)
+            else:
+                self._write_record()
+            self._lock = until_begun.pop_all()
+
+    def num_appended(self, name: str) -> int:
+        """How many rows of a teacher there are, those of an interrupted writer included."""
+        return self._rows[name].num_appended
 
     def append(self, name: str, ids: Names, logits: ArrayLike, *, kind: Kind | None = None) -> None:
-        """Write the next rows of one teacher; multiples of 4,096 rows are quickest.
+        """Add the next rows of one teacher; they are on the disk when it is closed, or after :meth:`flush`.
 
         Args:
           name: of the teacher.
@@ -212,23 +237,28 @@ class TeacherOutputsWriter:
           StorageError: if the disk is full.
         """
         where = str(self._path)
-        _check_known([name], self._names, where, "teacher")
-        start = self._num_written[name]
+        _check_known([name], self._plan.names, where, "teacher")
+        start = self._rows[name].num_appended
         field = f"logits of {name} from row {start}"
         values = as_logits(logits, kind, where, field)
-        rows = slice(start, start + len(values))
-        self._check_order(name, check_ids(ids, where, f"ids of {name}"), rows)
+        self._check_order(name, check_ids(ids, where, f"ids of {name}"), slice(start, start + len(values)))
         if self._num_classes is None:
             self._num_classes = values.shape[1]
         described = "as the class names or the other teachers say"
         check_same_number("classes", values.shape[1], self._num_classes, described, where, field)
-        if name not in self._stored:
-            shape = (len(self._ids), self._num_classes)
-            path = _logits_path(self._path, self._names.index(name))
-            self._stored[name] = _create_rows(path, shape, np.float32)
-        storage.write(self._stored[name], rows, values)
-        self._digests[name].update(values.tobytes())
-        self._num_written[name] = rows.stop
+        self._rows[name].pending.append(values)
+        if self._rows[name].num_appended // _ROWS_AT_A_TIME > self._rows[name].num_stored // _ROWS_AT_A_TIME:
+            self._store(name)
+
+    def flush(self) -> None:
+        """Put all rows so far on the disk.
+
+        Raises:
+          StorageError: if the disk is full.
+        """
+        for name, rows in self._rows.items():
+            if rows.pending:
+                self._store(name)
 
     def close(self) -> TeacherOutputs:
         """Finish the directory and open it.
@@ -236,29 +266,27 @@ class TeacherOutputsWriter:
         Raises:
           InputError: if rows of a teacher are missing.
         """
-        for name, num_written in self._num_written.items():
-            if num_written < len(self._ids):
-                found, expected = f"{num_written} rows", f"{len(self._ids)}, as many as there are ids"
+        if self._is_finished:
+            return open_teacher_outputs(self._path)
+        plan = self._plan
+        for name, rows in self._rows.items():
+            if rows.num_appended < len(plan.ids):
+                found, expected = f"{rows.num_appended} rows", f"{len(plan.ids)}, as many as there are ids"
                 raise InputError(str(self._path), f"logits of {name}", found, expected, "Append the missing rows.")
-        encoded = _bytes(self._ids)
+        self.flush()
+        encoded = plan.encoded_ids
+        # An interrupted writer may have come as far as this before.
+        shutil.rmtree(self._path / "ids", ignore_errors=True)
         storage.write(_create_rows(self._path / "ids", encoded.shape, np.uint8), slice(0, len(encoded)), encoded)
-        manifest = {
-            "num_examples": len(self._ids),
-            "num_classes": self._num_classes,
-            "class_names": self._class_names,
-            "id_bytes": encoded.shape[1],
-            "ids_sha256": hashlib.sha256(encoded.tobytes()).hexdigest(),
-            "teachers": [
-                {
-                    "name": name,
-                    "softening": self._softening[name],
-                    "source": self._sources[name],
-                    "sha256": self._digests[name].hexdigest(),
-                }
-                for name in self._names
-            ],
-        }
+        teachers = [
+            teacher | {"sha256": rows.digest.hexdigest()}
+            for teacher, rows in zip(plan.to_json()["teachers"], self._rows.values(), strict=True)
+        ]
+        manifest = plan.to_json() | {"num_classes": self._num_classes, "teachers": teachers}
         storage.write_manifest(self._path / _MANIFEST, manifest, format_name=_FORMAT, version=_VERSION)
+        self._remove_own_files()
+        self._lock.close()
+        self._is_finished = True
         return open_teacher_outputs(self._path)
 
     def __enter__(self) -> "TeacherOutputsWriter":
@@ -268,22 +296,172 @@ class TeacherOutputsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the directory, unless there was an error."""
+        """Close the directory; after an error, only put what there is on the disk, and let others write there."""
         if error is None:
-            self.close()
+            with self._lock:
+                self.close()
+            return
+        with self._lock, suppress(StorageError):  # what went wrong first is what is reported
+            self.flush()
+            if not (self._path / "logits").exists():
+                # Refused before anything was written: the same path will do when the mistake is corrected.
+                self._remove_own_files()
+
+    def _check_finished(self) -> None:
+        """Make sure that a finished directory is the one that is asked for."""
+        manifest = storage.read_manifest(self._path / _MANIFEST, format_name=_FORMAT, version=_VERSION)
+        teachers = [{key: of[key] for key in ("name", "softening", "source")} for of in manifest["teachers"]]
+        found, expected = manifest | {"teachers": teachers}, self._plan.to_json()
+        check_same(str(self._path / _MANIFEST), {field: found.get(field) for field in expected}, expected)
+        for rows in self._rows.values():
+            rows.num_stored = len(self._plan.ids)
+
+    def _take_up(self, resume: bool) -> None:
+        """Go on with what an interrupted writer has left."""
+        where = str(self._path)
+        if not resume:
+            found, expected = "teacher outputs that were begun", "a new or an empty directory"
+            action = "Resume them (`--resume`), choose another path, or remove the directory yourself."
+            raise InputError(where, "output directory", found, expected, action)
+        record = storage.read_manifest(self._path / _UNFINISHED, format_name=_UNFINISHED_FORMAT, version=_VERSION)
+        check_same(str(self._path / _UNFINISHED), record["plan"], self._plan.to_json())
+        self._num_classes = record["num_classes"]
+        for (name, rows), stored in zip(self._rows.items(), record["stored"], strict=True):
+            if stored["num_rows"]:
+                rows.recover(stored["num_rows"], (len(self._plan.ids), self._num_classes))
+            if (found := rows.digest.hexdigest()) != stored["sha256"]:
+                field, found = f"logits of {name}", f"content with the SHA-256 digest {found}"
+                raise CorruptDataError(where, field, found, stored["sha256"], "Begin anew in another directory.")
+
+    def _store(self, name: str) -> None:
+        """Put the rows of one teacher on the disk, and then say so."""
+        self._rows[name].store(len(self._plan.ids))
+        self._write_record()
+
+    def _remove_own_files(self) -> None:
+        """Remove what only a writer needs."""
+        for name in (_UNFINISHED, storage.LOCK):
+            (self._path / name).unlink(missing_ok=True)
+
+    def _write_record(self) -> None:
+        stored = [{"num_rows": rows.num_stored, "sha256": rows.digest.hexdigest()} for rows in self._rows.values()]
+        record = {"plan": self._plan.to_json(), "num_classes": self._num_classes, "stored": stored}
+        storage.write_manifest(self._path / _UNFINISHED, record, format_name=_UNFINISHED_FORMAT, version=_VERSION)
 
     def _check_order(self, name: str, ids: np.ndarray, rows: slice) -> None:
         """Check that these are the ids whose turn it is."""
-        where, field = str(self._path), f"ids of {name}"
-        if len(ids) != rows.stop - rows.start or rows.stop > len(self._ids):
+        where, field, expected_ids = str(self._path), f"ids of {name}", self._plan.ids
+        if len(ids) != rows.stop - rows.start or rows.stop > len(expected_ids):
             found = f"{len(ids)} ids for {rows.stop - rows.start} rows of logits from row {rows.start}"
-            expected = f"one id for each row, and {len(self._ids)} rows in all"
+            expected = f"one id for each row, and {len(expected_ids)} rows in all"
             raise InputError(where, field, found, expected, "Give the logits of just these examples.")
-        if (other := np.flatnonzero(ids != self._ids[rows])).size:
+        if (other := np.flatnonzero(ids != expected_ids[rows])).size:
             row = rows.start + other[0]
-            expected = f"{str(self._ids[row])!r}, as all teachers have to be in the order of the writer's ids"
+            expected = f"{str(expected_ids[row])!r}, as all teachers have to be in the order of the writer's ids"
             action = "Put the rows in that order; a file with ids (NPZ or CSV) is put in order when it is read."
             raise InputError(where, field, f"{str(ids[other[0]])!r} in row {row}", expected, action)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a directory is to hold, known before the first row."""
+
+    names: tuple[str, ...]
+    ids: np.ndarray
+    class_names: tuple[str, ...] | None
+    softening: Mapping[str, float]
+    sources: Mapping[str, str]
+    conditions: Mapping[str, str]
+
+    @classmethod
+    def checked(
+        cls,
+        where: str,
+        names: Sequence[str],
+        ids: Names,
+        class_names: Names | None,
+        softening: Mapping[str, float] | None,
+        sources: Mapping[str, str] | None,
+        conditions: Mapping[str, str] | None,
+    ) -> "_Plan":
+        """Check the arguments of :class:`TeacherOutputsWriter`."""
+        _check_teacher_names(names, where)
+        for field, option in {"softening": softening, "sources": sources}.items():
+            _check_known(option or {}, names, where, field)
+        checked_ids = check_ids(ids, where)
+        check_num_examples(len(checked_ids), where)
+        softening = dict.fromkeys(names, 1.0) | dict(softening or {})
+        return cls(
+            tuple(names),
+            checked_ids,
+            None if class_names is None else check_class_names(class_names, where),
+            {name: check_softening(value, where, f"softening of {name}") for name, value in softening.items()},
+            dict.fromkeys(names, "") | dict(sources or {}),
+            dict(conditions or {}),
+        )
+
+    @cached_property
+    def encoded_ids(self) -> np.ndarray:
+        """The ids as they are stored."""
+        return _bytes(self.ids)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {
+            "num_examples": len(self.ids),
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "id_bytes": self.encoded_ids.shape[1],
+            "ids_sha256": self._ids_sha256,
+            "teachers": [
+                {"name": name, "softening": self.softening[name], "source": self.sources[name]} for name in self.names
+            ],
+            "conditions": dict(self.conditions),
+        }
+
+    @cached_property
+    def _ids_sha256(self) -> str:
+        return hashlib.sha256(self.encoded_ids.tobytes()).hexdigest()
+
+
+class _Rows:
+    """The logits of one teacher on their way to the disk.
+
+    Attributes:
+      pending: rows that are in memory only.
+      num_stored: how many rows are on the disk.
+      digest: of these.
+    """
+
+    def __init__(self, path: Path):
+        self.pending: list[np.ndarray] = []
+        self.num_stored = 0
+        self.digest = hashlib.sha256()
+        self._path = path
+        self._array: ts.TensorStore | None = None
+
+    @property
+    def num_appended(self) -> int:
+        """How many rows there are, on the disk and in memory."""
+        return self.num_stored + sum(map(len, self.pending))
+
+    def store(self, num_examples: int) -> None:
+        """Put what is pending on the disk, in an array for that many examples."""
+        values = np.concatenate(self.pending)
+        if self._array is None:
+            # What was written just before a kill, and never counted, is written again.
+            shutil.rmtree(self._path, ignore_errors=True)
+            self._array = _create_rows(self._path, (num_examples, values.shape[1]), np.float32)
+        storage.write(self._array, slice(self.num_stored, self.num_stored + len(values)), values)
+        self.digest.update(values.tobytes())
+        self.num_stored += len(values)
+        self.pending = []
+
+    def recover(self, num_rows: int, shape: tuple[int, int]) -> None:
+        """Take up the first rows that are on the disk."""
+        self._array = storage.open_array(self._path, shape=shape, dtype=np.float32)
+        for values in _blocks(self._array, num_rows):
+            self.digest.update(values.tobytes())
+        self.num_stored = num_rows
 
 
 def write_teacher_outputs(
@@ -333,16 +511,16 @@ def write_teacher_outputs(
         raise InputError(where, "inputs", "none", "the inputs that teachers are called with", action)
     for field, values in arrays.items():
         check_same_number("rows", (*np.shape(values), 0)[0], len(checked_ids), "as there are ids", where, field)
-    writer = TeacherOutputsWriter(
+    with TeacherOutputsWriter(
         path, list(teachers), ids=checked_ids, class_names=class_names, softening=softening, sources=sources
-    )
-    for name, teacher in teachers.items():
-        outputs = teacher if callable(teacher) else np.asarray(teacher).__getitem__
-        for start in range(0, len(checked_ids), _ROWS_AT_A_TIME):
-            rows = slice(start, start + _ROWS_AT_A_TIME)
-            values = outputs(inputs[rows] if callable(teacher) else rows)
-            writer.append(name, checked_ids[rows], values, kind=(kinds or {}).get(name))
-    return writer.close()
+    ) as writer:
+        for name, teacher in teachers.items():
+            outputs = teacher if callable(teacher) else np.asarray(teacher).__getitem__
+            for start in range(0, len(checked_ids), _ROWS_AT_A_TIME):
+                rows = slice(start, start + _ROWS_AT_A_TIME)
+                values = outputs(inputs[rows] if callable(teacher) else rows)
+                writer.append(name, checked_ids[rows], values, kind=(kinds or {}).get(name))
+        return writer.close()
 
 
 def open_teachers(specs: Sequence[str], *, kind: Kind | None = None) -> list[TeacherFile | TeacherOutputs]:
@@ -447,6 +625,12 @@ def _logits_path(path: Path, teacher: int) -> Path:
 
 def _create_rows(path: Path, shape: tuple[int, ...], dtype: Any) -> ts.TensorStore:
     return storage.create_array(path, shape=shape, dtype=dtype, chunk_shape=(_ROWS_AT_A_TIME, *shape[1:]))
+
+
+def _blocks(array: ts.TensorStore, num_rows: int) -> Iterator[np.ndarray]:
+    """The first rows of an array, as many at a time as are stored in one file."""
+    for start in range(0, num_rows, _ROWS_AT_A_TIME):
+        yield storage.read(array, slice(start, min(start + _ROWS_AT_A_TIME, num_rows)))
 
 
 def _bytes(ids: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from jaxtyping import PyTree
 from mtbkd_jax import storage
 from mtbkd_jax.centers import Centers
 from mtbkd_jax.checkpoints import ChainCheckpoints
+from mtbkd_jax.checks import check_same
 from mtbkd_jax.data import sha256_of_file
 from mtbkd_jax.distillation import Learned
 from mtbkd_jax.draw_chunks import count_draws
@@ -45,7 +46,7 @@ from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import named_leaves
 
-LOCK, CONFIG, CHECKPOINTS = ".lock", "config.json", "checkpoints"
+CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 _OF_NO_CONSEQUENCE = ("processes", "out", "resume", "checkpoint_seconds", "tensorboard")
 _LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 4}
 
@@ -73,15 +74,15 @@ def unfinished_run(path: str | Path, config: Any, digests: Mapping[str, str], *,
     asked_for = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     asked_for = {name: value for name, value in asked_for.items() if name not in _OF_NO_CONSEQUENCE}
     asked_for |= {"input_sha256": dict(digests)}
-    left_by_a_kill = {path / LOCK, path / (CONFIG + ".part")}
+    left_by_a_kill = {path / storage.LOCK, path / (CONFIG + ".part")}
     if not ((path / CONFIG).exists() or (path.is_dir() and set(path.iterdir()) <= left_by_a_kill)):
         storage.new_directory(path)
-    with _lock_of(path):
+    with storage.locked(path):
         is_new = not (path / CONFIG).exists()
         if is_new:
             storage.write_json(path / CONFIG, asked_for)
         elif resume:
-            check_same(path / CONFIG, storage.read_json(path / CONFIG), asked_for)
+            check_same(str(path / CONFIG), storage.read_json(path / CONFIG), asked_for)
         else:
             action = "Choose another path, or give --resume to go on with it if it was not finished."
             raise InputError(str(path), "output directory", "a run", "a new or an empty directory", action)
@@ -146,38 +147,13 @@ def mark_finished(path: Path) -> None:
 
 
 def _is_locked(path: Path) -> bool:
-    if not (path / LOCK).exists():
+    if not (path / storage.LOCK).exists():
         return False
     try:
-        with filelock.FileLock(path / LOCK, timeout=0):
+        with filelock.FileLock(path / storage.LOCK, timeout=0):
             return False
     except filelock.Timeout:
         return True
-
-
-@contextmanager
-def _lock_of(path: Path) -> Iterator[None]:
-    with storage.translated_errors(path):
-        lock = filelock.FileLock(path / LOCK, timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            action = "Wait until that process has ended, or choose another path."
-            raise InputError(str(path), "lock", "held by another process", "a run that nobody writes", action) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def check_same(path: Path, found: Any, expected: Any, name: str = "") -> None:
-    """Refuse JSON content that differs, by the name of the first field that does."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for key in sorted(found.keys() | expected.keys()):
-            check_same(path, found.get(key), expected.get(key), f"{name}.{key}" if name else key)
-    elif found != expected:
-        action = "Go on with the options and the input files that the run was begun with, or begin another run."
-        raise InputError(str(path), name, f"{found}", f"{expected}, as is asked for now", action)
 
 
 class LearnedFiles:

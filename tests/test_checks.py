@@ -171,3 +171,12 @@ def test_a_word_that_is_not_allowed_is_named_with_those_that_are():
 def test_a_seed_is_a_whole_number_that_jax_takes(seed):
     jax.random.key(2**63 - 1), jax.random.key(-(2**63))
     assert "expected a whole number of 64 bits" in message(checks.check_seed, seed, "PLACE")
+
+
+def test_the_first_field_that_differs_from_what_was_begun_is_named():
+    begun = {"a": 1, "b": {"c": [1, 2], "d": None}}
+    checks.check_same("config.json", begun, {"b": {"d": None, "c": [1, 2]}, "a": 1})
+    with pytest.raises(InputError, match=r"config\.json: b\.c: found \[1, 2\], expected \[1, 3\], as is asked for now"):
+        checks.check_same("config.json", begun, {"a": 1, "b": {"c": [1, 3], "d": None}})
+    with pytest.raises(InputError, match=r"config\.json: e: found None, expected 3"):
+        checks.check_same("config.json", begun, begun | {"e": 3})

@@ -3,7 +3,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from mtbkd_jax.progress import progress_bar
+from mtbkd_jax.progress import progress_bar, rows_bar
 from mtbkd_jax.samplers import SamplerInfo
 from mtbkd_jax.sampling import ChunkReport
 
@@ -29,3 +29,15 @@ def test_a_terminal_shows_steps_and_log_density():
 
 def test_nothing_is_written_where_there_is_no_terminal():
     assert shown(Console(file=io.StringIO(), force_terminal=False)) == ""
+
+
+def test_a_terminal_shows_the_rows_of_each_teacher():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with rows_bar(1000, console) as show:
+        show("[big]", 0)
+        show("[big]", 1000)
+        show("small", 400)
+    text = console.file.getvalue()
+    assert "[big]" in text
+    assert "1000/1000" in text
+    assert "400/1000" in text

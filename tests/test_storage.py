@@ -217,3 +217,13 @@ def test_a_full_disk_is_a_storage_error_and_leaves_no_half_a_json_file(tmp_path)
 def test_a_directory_where_a_file_should_be_is_named(tmp_path):
     with pytest.raises(InputError, match="file: found a directory, expected a file"):
         storage.read_json(tmp_path)
+
+
+def test_a_directory_is_locked_while_a_block_runs(tmp_path):
+    def lock():
+        with storage.locked(tmp_path):
+            return True
+
+    with storage.locked(tmp_path), pytest.raises(InputError, match="lock: found held by another process"):
+        lock()
+    assert lock()

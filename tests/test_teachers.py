@@ -156,6 +156,20 @@ def test_closing_before_all_rows_are_there_is_refused(tmp_path, logits):
         writer.close()
 
 
+def test_a_writer_that_stops_early_lets_another_go_on(tmp_path, logits):
+    def begin(num_rows, resume=False):
+        with teachers.TeacherOutputsWriter(tmp_path / "out", ["a"], ids=IDS, resume=resume) as writer:
+            start = writer.num_appended("a")
+            writer.append("a", IDS[start:num_rows], logits[start:num_rows, 0])
+            writer.flush()
+
+    with refused("out", "logits of a", "4 rows", "Append the missing rows"):
+        begin(4)
+    begin(10, resume=True)
+    np.testing.assert_array_equal(teachers.open_teacher_outputs(tmp_path / "out").logits(IDS)[:, 0], logits[:, 0])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ids", "logits", "teachers.json"}
+
+
 def test_teachers_that_disagree_are_refused_by_the_writer(tmp_path, logits):
     writer = teachers.TeacherOutputsWriter(tmp_path / "out", ["a", "b"], ids=IDS)
     writer.append("a", IDS[:5], logits[:5, 0])

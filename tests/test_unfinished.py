@@ -21,8 +21,9 @@ from mtbkd_jax.run_log import LOG, log_of_run, read_log
 from mtbkd_jax.selection import Choice, ScoredCandidate
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.status import status_of
+from mtbkd_jax.storage import LOCK
 from mtbkd_jax.students import mlp
-from mtbkd_jax.unfinished import LOCK, LearnedFiles, standing_of, unfinished_run
+from mtbkd_jax.unfinished import LearnedFiles, standing_of, unfinished_run
 
 OPTIONS = [
     *("--student.hidden", "4"),
