@@ -311,7 +311,7 @@ def test_a_full_disk_leaves_a_directory_that_is_known_to_be_unfinished(tmp_path)
     path = str(tmp_path / "out")
     output = subprocess.run([sys.executable, "-c", FULL_DISK, path], check=True, capture_output=True, text=True).stdout
     assert output.startswith(f"{errno.EFBIG} ")
-    assert "Free some space or choose another disk, then start again in a new directory" in output
+    assert "Free some space or choose another disk, then go on with --resume or begin a new directory" in output
     assert path in output
     with pytest.raises(InputError, match="expected a finished directory"):
         teachers.open_teacher_outputs(path)
