@@ -153,8 +153,8 @@ def sample_posterior(
       student: the network.
       lessons: what the teachers taught.
       settings: of the priors.
-      powers: of the function-space prior, visited by every chain in place of that of the settings. Chains climb to the
-        modes under the largest, and burn in there.
+      powers: of the function-space prior, visited by every chain in place of that of the settings. A chain climbs to a
+        mode under the one that it visits first, and burns in there; HMC and NUTS are warmed up under the largest.
       config: how.
       sink: where draws are streamed to, or what is kept of them; None keeps them in memory. Where a sink keeps no
         parameters the evidence of components is not found from the chains, but by tempering or by Laplace.
@@ -265,6 +265,7 @@ def _prepare(
     powers = powers or Powers((float(settings.power),), (1.0,))
     # The step size must suit the power at which the posterior is most curved.
     settings = settings._replace(power=powers.values[0])
+    first_powers = jax.vmap(powers.at)(jnp.zeros(sampling.num_chains), _phases(sampling.num_chains))
     check_configuration(config)
     check_labels_to_stack_by(sampling, int((lessons.examples.labels >= 0).sum()))
     look_key, start_key, mode_key, chain_key, evidence_key = jax.random.split(key, 5)
@@ -282,7 +283,7 @@ def _prepare(
     num_climbs = -(-max(sampling.num_chains, components.scale.shape[0]) // num_devices) * num_devices
 
     def climb(
-        key: Key, starts: Params, own: Component
+        key: Key, starts: Params, own: Component, power: Float[Array, " chains"]
     ) -> tuple[Params, Float[Array, " chains"], Float[Array, " chains"]]:
         # As many climbs for the components as for the chains, and for every device, some of them twice: one compiled
         # program serves both.
@@ -292,7 +293,7 @@ def _prepare(
         keys = jax.random.split(climb_key, count)
         mesh = chain_mesh(num_climbs)
         found = _climb_all(
-            copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows)), mesh),
+            copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows), power[rows]), mesh),
             copy_to_all((lessons, settings, look_key), mesh),
             student=student,
             softening=config.softening,
@@ -303,7 +304,8 @@ def _prepare(
         return tree_rows(found, np.arange(count))
 
     if np.isfinite(settings.center_scale):
-        modes, *_ = climb(look_key, _starts_of_components(lessons), components)
+        largest = jnp.full(components.scale.shape, settings.power, jnp.float32)
+        modes, *_ = climb(look_key, _starts_of_components(lessons), components, largest)
         curvature = distillation_curvature(student, settings, softening=config.softening)
         evidence, is_damped = _evidence_by_laplace(look_key, likelihood, curvature, examples, modes, components)
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
@@ -317,7 +319,7 @@ def _prepare(
     starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
     if np.isfinite(settings.center_scale):
         starts = _moved_to_components(starts, lessons, component_of_chain)
-    modes, curvatures, noises = jax.tree.map(jnp.asarray, from_first(climb(mode_key, starts, own)))
+    modes, curvatures, noises = jax.tree.map(jnp.asarray, from_first(climb(mode_key, starts, own, first_powers)))
     sampler, step_size = _sampler_and_step_size(
         posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), float(jnp.max(noises))
     )
@@ -351,11 +353,13 @@ def _run_chains(
     num_blocks = sampling.num_data_blocks
     shared: dict[str, Any] = {
         "data": in_blocks(examples, num_blocks),
-        "own_data": tree_rows(prepared.components, prepared.component_of_chain),
+        "own_data": _Own(tree_rows(prepared.components, prepared.component_of_chain), _phases(sampling.num_chains)),
         "num_blocks": num_blocks,
     }
     if sampling.sampler in ADAPTED_SAMPLERS:
-        draw_first, num_burn_in = with_component(all_blocks, lambda step: prepared.powers.values[0]), 0
+        # A step size that was adapted to a wide law would be rejected under a narrow one.
+        draw_first = with_component(all_blocks, lambda step, phase: prepared.powers.values[0])
+        num_burn_in = 0
         draw_batch: DrawBatch = all_blocks
         states, step_sizes = warm_up(
             sampler,
@@ -382,7 +386,8 @@ def _run_chains(
         num_burn_in=num_burn_in,
         thinning=sampling.thinning,
         draw_batch=with_component(
-            draw_batch, lambda step: prepared.powers.at((step - num_burn_in) / _num_sampling_steps(sampling))
+            draw_batch,
+            lambda step, phase: prepared.powers.at((step - num_burn_in) / _num_sampling_steps(sampling), phase),
         ),
         **shared,
         chunk_size=100 if sink is None else sink.draws_per_chunk,
@@ -548,19 +553,31 @@ def _starts_of_components(lessons: Lessons) -> Params:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf[:1], leaf]), lessons.centers.params)
 
 
-def with_component(draw_batch: DrawBatch, power_at: Callable[[Any], Any]) -> DrawBatch:
-    """``draw_batch`` for a chain that has a component to itself, and visits powers, ``step -> power``."""
+class _Own(NamedTuple):
+    """What a chain has to itself: a component, and the phase at which it begins to visit the powers."""
 
-    def draw(key: BatchKey, data: tuple[Examples | WeightedExamples, Component]) -> ComponentBatch:
-        examples, component = data
-        return ComponentBatch(draw_batch(key, examples), component, jnp.asarray(power_at(key.step), jnp.float32))
+    component: Component
+    phase: Float[Array, "*chains"]
+
+
+def _phases(num_chains: int) -> Float[Array, " chains"]:
+    return jnp.arange(num_chains) / num_chains
+
+
+def with_component(draw_batch: DrawBatch, power_at: Callable[[Any, Array], Any]) -> DrawBatch:
+    """``draw_batch`` for a chain that has a component to itself, and visits powers, ``(step, phase) -> power``."""
+
+    def draw(key: BatchKey, data: tuple[Examples | WeightedExamples, _Own]) -> ComponentBatch:
+        examples, own = data
+        power = jnp.asarray(power_at(key.step, own.phase), jnp.float32)
+        return ComponentBatch(draw_batch(key, examples), own.component, power)
 
     return draw
 
 
 @partial(jax.jit, static_argnames=("student", "softening", "draw_batch", "num_steps", "mesh"))
 def _climb_all(
-    chains: tuple[Params, Array, Component],
+    chains: tuple[Params, Array, Component, Float[Array, " chains"]],
     shared: tuple[Lessons, PosteriorSettings, Key],
     *,
     student: Student,
@@ -569,29 +586,31 @@ def _climb_all(
     num_steps: int,
     mesh: Mesh,
 ) -> tuple[Params, Float[Array, " chains"], Float[Array, " chains"]]:
-    """The mode near each start, the curvature around it, and the noise of minibatch gradients there.
+    """The mode near each start under a power, and the curvature and the noise of minibatch gradients around it.
 
-    The settings are data to the compiled program, so that it serves the student without teachers as well.
+    These two are under the power of the settings, which are data to the compiled program, so that it serves the student
+    without teachers as well.
     """
 
     def climb(chain, shared):
-        start, key, component = chain
+        start, key, component, power = chain
         lessons, settings, look_key = shared
-        draw = with_component(draw_batch, lambda step: settings.power)
+        own = _Own(component, jnp.zeros(()))
         curvature_key, noise_key = jax.random.split(look_key)
         log_density = component_posterior(student, settings, softening=softening)
         mode = find_mode_in_stages(
             log_density,
             start,
             key=key,
-            data_of_stage=lambda stage: (at_climb_stage(lessons, settings, stage), component),
+            data_of_stage=lambda stage: (at_climb_stage(lessons, settings, stage), own),
             num_stages=NUM_CLIMB_STAGES,
-            draw_batch=draw,
+            draw_batch=with_component(draw_batch, lambda step, phase: power),
             num_steps=num_steps,
         )
-        data = with_components(lessons, settings), component
+        data = with_components(lessons, settings), own
         whole = ComponentBatch(full_batch(None, data[0]), component, jnp.asarray(settings.power, jnp.float32))
         curvature = largest_curvature_around(log_density, mode, component.scale, whole, curvature_key)
+        draw = with_component(draw_batch, lambda step, phase: settings.power)
         noise = gradient_noise(log_density, mode, lambda key: draw(BatchKey(key, 0), data), noise_key)
         return mode, curvature, noise
 

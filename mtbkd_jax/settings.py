@@ -56,9 +56,10 @@ def no_teacher(wide_scale: float, temperature: float = 1.0, prediction_temperatu
 
 
 class Powers(NamedTuple):
-    """Powers of the function-space prior that every chain visits, from the largest to the smallest and back.
+    """Powers of the function-space prior that every chain visits, from the largest to the smallest, and that twice.
 
-    Both halves of a chain then sample the same mixture of laws, as those who compare them (split R-hat) expect.
+    Chains begin at different phases of the path, so that between them they have started from modes under every power.
+    Each half of a chain is a whole path: those who compare halves (split R-hat) compare draws of the same mixture.
 
     Attributes:
       values: the powers, largest first.
@@ -72,15 +73,16 @@ class Powers(NamedTuple):
         """The share of a power; zero if it is not visited."""
         return dict(zip(self.values, self.shares, strict=True)).get(power, 0.0)
 
-    def at(self, elapsed: Float[Array, ""]) -> Float[Array, ""]:
-        """The power at a point of the chain, from 0 at its first draw to 1 at its last.
+    def at(self, elapsed: Float[Array, ""], phase: Float[Array, ""] | float = 0.0) -> Float[Array, ""]:
+        """The power at a point of the chain, from 0 at its first draw to 1 at its last; before that as at the first.
 
         >>> powers = Powers((0.5, 0.0), (0.75, 0.25))
-        >>> [float(powers.at(jnp.float32(elapsed))) for elapsed in (-1, 0, 0.3, 0.5, 0.6, 0.7, 1)]
-        [0.5, 0.5, 0.5, 0.0, 0.0, 0.5, 0.5]
+        >>> [float(powers.at(jnp.float32(elapsed))) for elapsed in (-1, 0, 0.3, 0.4, 0.6, 0.9)]
+        [0.5, 0.5, 0.5, 0.0, 0.5, 0.0]
         """
+        along = (2 * jnp.maximum(elapsed, 0.0) + phase) % 1.0
         ends = jnp.cumsum(jnp.array(self.shares))[:-1]
-        return jnp.array(self.values)[jnp.searchsorted(ends, 1 - jnp.abs(1 - 2 * elapsed), side="right")]
+        return jnp.array(self.values)[jnp.searchsorted(ends, along, side="right")]
 
 
 class Component(NamedTuple):

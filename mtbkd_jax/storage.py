@@ -273,4 +273,6 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 def _storage_error(number: int, path: str | Path) -> StorageError:
     action = "Free some space or choose another disk" if number in _FULL else "Check the path and your permissions"
-    return StorageError(number, f"{os.strerror(number)}. {action}, then go on with --resume or begin a new directory", str(path))
+    return StorageError(
+        number, f"{os.strerror(number)}. {action}, then go on with --resume or begin a new directory", str(path)
+    )

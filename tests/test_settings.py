@@ -54,15 +54,18 @@ def test_candidates_can_be_traced_together():
     np.testing.assert_allclose(jax.jit(jax.vmap(density))(stacked), one_by_one, rtol=1e-5)
 
 
-def test_powers_have_their_shares_in_each_half_of_a_chain():
+@pytest.mark.parametrize("phase", [0.0, 0.3, 0.75])
+def test_powers_have_their_shares_in_each_half_of_a_chain(phase):
     powers = Powers((1.0, 0.25, 0.0), (0.2, 0.5, 0.3))
     steps = jnp.arange(1000) / 1000
-    visited = np.asarray(jax.vmap(powers.at)(steps)).reshape(2, 500)
+    visited = np.asarray(jax.vmap(lambda step: powers.at(step, phase))(steps)).reshape(2, 500)
     for value, share in zip(powers.values, powers.shares, strict=True):
         np.testing.assert_allclose((visited == value).mean(1), share, atol=0.005)
         assert powers.share_of(value) == share
     assert powers.share_of(0.5) == 0.0
 
 
-def test_before_the_first_draw_the_power_is_the_largest():
-    assert float(Powers((1.0, 0.0), (0.01, 0.99)).at(jnp.float32(-3.0))) == 1.0
+def test_before_the_first_draw_the_power_is_that_of_the_first_draw():
+    powers = Powers((1.0, 0.0), (0.4, 0.6))
+    assert float(powers.at(jnp.float32(-3.3))) == 1.0
+    assert float(powers.at(jnp.float32(-3.3), 0.5)) == 0.0
