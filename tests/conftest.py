@@ -5,8 +5,11 @@ standard one.
 """
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -17,3 +20,14 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 # Before anything imports the package: from here on a call that contradicts its annotations raises.
 install_import_hook("mtbkd_jax", "beartype.beartype")
+
+_MANY_MAPS = 30_000
+
+
+@pytest.fixture(autouse=True)
+def _few_memory_maps() -> Iterator[None]:
+    """Forget what was compiled once it holds many memory maps: Linux gives a process 65,530, and then JAX crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MANY_MAPS:
+        jax.clear_caches()
