@@ -7,8 +7,6 @@ parameters has, the two taking turns. Writes ``noise.json`` beside this file, or
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from benchmarks.measure import microseconds, take_turns
 from mtbkd_jax.noise import noise_key
 from mtbkd_jax.storage import write_json
 from mtbkd_jax.types import Key
@@ -104,16 +103,9 @@ def times(generators: dict[str, Callable[[Key], Key]], repetitions: int) -> dict
         return jax.lax.scan(step, start, jnp.arange(num_steps))[0]
 
     start = jnp.zeros(NUM_PARAMETERS)
-    compiled = {
-        name: jax.jit(partial(walk, generator)).lower(start).compile() for name, generator in generators.items()
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in compiled}
-    for _ in range(repetitions):
-        for name, function in compiled.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(function(start))
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: 1e6 * statistics.median(values) / num_steps for name, values in seconds.items()}
+    programs = {name: partial(jax.jit(partial(walk, generator)), start) for name, generator in generators.items()}
+    seconds = take_turns(programs, repetitions)
+    return {name: microseconds(values, num_steps) for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def measure(*, is_small: bool) -> list[Row]:
     torch.manual_seed(0)
     density = TorchPosterior(of)
     check_same_posterior(of, density)
-    ours = walks(of, 1, num_steps)
+    ours = walks(of, 1, num_steps, [LANGEVIN, HAMILTONIAN])
     rows = []
     for name, theirs, program, goal in (
         ("The paper's SGLD in PyTorch", LANGEVIN, partial(sgld_loop, density, num_steps), LEAST_OF_LOOP),

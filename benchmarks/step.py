@@ -6,7 +6,7 @@ SGHMC, a momentum. BlackJAX's own kernel is scanned over minibatches drawn with 
 Each program is a scan of steps, compiled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from mtbkd_jax.tree import tree_add_scaled, tree_rows
 
 STEP_SIZE = 1e-5
 BARE, LANGEVIN, HAMILTONIAN, BLACKJAX = "gradient step", "SGLD", "SGHMC", "BlackJAX's SGLD"
+KINDS = (BARE, LANGEVIN, HAMILTONIAN, BLACKJAX)
 MOST_OF_GRADIENT, MOST_OF_EIGHT = 1.35, 8.2
 NUM_EXAMPLES, MANY_EXAMPLES = 2_000, 200_000
 INDEPENDENT_OF_SIZE = 1.1
@@ -69,9 +70,10 @@ def measure(*, is_small: bool) -> list[Row]:
 
 def of_chains(repetitions: int, num_steps: int) -> list[Row]:
     """Eight chains, in chains, the two taking turns."""
-    one, eight = (walks(problem(NUM_EXAMPLES), num_chains, num_steps) for num_chains in (1, 8))
+    samplers = LANGEVIN, HAMILTONIAN
+    one, eight = (walks(problem(NUM_EXAMPLES), num_chains, num_steps, samplers) for num_chains in (1, 8))
     rows = []
-    for name in (LANGEVIN, HAMILTONIAN):
+    for name in samplers:
         seconds = take_turns({"one": one[name], "eight": eight[name]}, repetitions)
         rows.append(
             row_of_ratio(
@@ -88,14 +90,16 @@ def of_chains(repetitions: int, num_steps: int) -> list[Row]:
 
 def of_size(repetitions: int, num_steps: int) -> list[Row]:
     """A step on a hundred times the data, in steps."""
-    few, many = (walks(problem(size), 1, num_steps)[HAMILTONIAN] for size in (NUM_EXAMPLES, MANY_EXAMPLES))
+    few, many = (
+        walks(problem(size), 1, num_steps, [HAMILTONIAN])[HAMILTONIAN] for size in (NUM_EXAMPLES, MANY_EXAMPLES)
+    )
     seconds = take_turns({"few": few, "many": many}, repetitions)
     name = f"{HAMILTONIAN} step on {MANY_EXAMPLES:,} examples, in steps on {NUM_EXAMPLES:,}"
     return [row_of_ratio(name, seconds["many"], seconds["few"], goal=INDEPENDENT_OF_SIZE, better="lower")]
 
 
-def walks(of: Problem, num_chains: int, num_steps: int) -> dict[str, Callable[[], Any]]:
-    """Compiled programs of so many steps of all chains, for each kind of step."""
+def walks(of: Problem, num_chains: int, num_steps: int, names: Sequence[str] = KINDS) -> dict[str, Callable[[], Any]]:
+    """Compiled programs of so many steps of all chains, for some kinds of step."""
     samplers = {LANGEVIN: sgld(of.log_density), HAMILTONIAN: sghmc(of.log_density, friction=1.0)}
     steps = {BARE: partial(_gradient_step, of), BLACKJAX: partial(_blackjax_step, of)}
     steps |= {name: partial(_sampler_step, of, sampler) for name, sampler in samplers.items()}
@@ -111,7 +115,7 @@ def walks(of: Problem, num_chains: int, num_steps: int) -> dict[str, Callable[[]
         walk = over_chains(partial(_walk, steps[name], num_steps), mesh)
         return partial(jax.jit(walk).lower(chains, shared).compile(), chains, shared)
 
-    return {name: program(name) for name in steps}
+    return {name: program(name) for name in names}
 
 
 def _gradient_step(of: Problem, key: jax.Array, params: Any, index: jax.Array, examples: Examples) -> Any:

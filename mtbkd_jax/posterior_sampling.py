@@ -372,10 +372,8 @@ def _run_chains(
         )
         schedule = constant(step_sizes)
     else:
-        draw_batch, num_burn_in = (
-            minibatch_of_blocks(examples.labels, sampling.batch_size, num_blocks),
-            sampling.num_burn_in,
-        )
+        draw_batch = minibatch_of_blocks(examples.labels, sampling.batch_size, num_blocks)
+        num_burn_in = sampling.num_burn_in
         schedule = _schedule(sampling, prepared.step_size)
     return sample_chains(
         sampler,

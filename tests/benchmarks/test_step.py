@@ -11,8 +11,7 @@ MOST_OF_GRADIENT = 2.5
 
 
 def test_noise_and_momentum_cost_less_than_the_gradient_and_a_half():
-    programs = walks(problem(), 1, 200)
-    seconds = take_turns({name: programs[name] for name in (BARE, LANGEVIN, HAMILTONIAN)}, 7)
+    seconds = take_turns(walks(problem(), 1, 200, [BARE, LANGEVIN, HAMILTONIAN]), 7)
     fastest = {name: np.min(values) for name, values in seconds.items()}
     assert fastest[LANGEVIN] / fastest[BARE] < MOST_OF_GRADIENT
     assert fastest[HAMILTONIAN] / fastest[BARE] < MOST_OF_GRADIENT
