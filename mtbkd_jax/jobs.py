@@ -273,7 +273,7 @@ def _run_digits(config: "Study", path: Path, console: Console, log: RunLog) -> N
     )
     with _observed("sampling without teachers", log) as progress:
         plain = sample_posterior(
-            keys[2], student, lessons, choice.no_teacher, config=distillation_config, progress=progress
+            keys[2], student, lessons, choice.no_teacher, powers=None, config=distillation_config, progress=progress
         )
     log.begin("classical distillation")
     classical = distil_classically(keys[3], student, lessons, distillation_config)

@@ -137,7 +137,7 @@ def sample_posterior(
     lessons: Lessons,
     settings: PosteriorSettings,
     *,
-    powers: Powers | None = None,
+    powers: Powers | None,
     config: DistillationConfig = DistillationConfig(),
     sink: DrawStore | KeptPredictions | None = None,
     checkpoints: Checkpoints | None = None,
@@ -153,8 +153,9 @@ def sample_posterior(
       student: the network.
       lessons: what the teachers taught.
       settings: of the priors.
-      powers: of the function-space prior, visited by every chain in place of that of the settings. A chain climbs to a
-        mode under the one that it visits first, and burns in there; HMC and NUTS are warmed up under the largest.
+      powers: of the function-space prior, visited by every chain in place of that of the settings, or None: those of
+        the choice (``Choice.powers``) belong to its settings. A chain climbs to a mode under the one that it visits
+        first, and burns in there; HMC and NUTS are warmed up under the largest.
       config: how.
       sink: where draws are streamed to, or what is kept of them; None keeps them in memory. Where a sink keeps no
         parameters the evidence of components is not found from the chains, but by tempering or by Laplace.
@@ -194,7 +195,7 @@ def follow_sampling(
     settings: PosteriorSettings,
     *,
     sink: DrawStore,
-    powers: Powers | None = None,
+    powers: Powers | None,
     config: DistillationConfig = DistillationConfig(),
     checkpoints: Checkpoints | None = None,
 ) -> None:

@@ -97,7 +97,7 @@ def test_every_chain_settles_around_the_center_that_the_data_favour(lessons):
     sampling = SamplingConfig(num_burn_in=100, num_draws=10, thinning=5, num_mode_steps=100)
     settings = PosteriorSettings(1.0, 5.0, 0.01, 1.0)
     posterior = sample_posterior(
-        jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling)
+        jax.random.key(2), STUDENT, lessons, settings, powers=None, config=DistillationConfig(sampling=sampling)
     )
     assert posterior.weights.method == "laplace"
     assert posterior.weights.weights[posterior.main_component] > 0.999
@@ -255,7 +255,7 @@ def test_draws_under_a_schedule_are_as_many_and_stay_near_the_mode(lessons, sche
     )
     settings = PosteriorSettings(1.0, 5.0, 0.05, 1.0)
     posterior = sample_posterior(
-        jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling)
+        jax.random.key(2), STUDENT, lessons, settings, powers=None, config=DistillationConfig(sampling=sampling)
     )
     draws = flat(flatten_chains(posterior.run.positions))
     assert draws.shape[0] == 40
@@ -273,5 +273,6 @@ def test_a_schedule_is_refused_where_the_step_size_is_adapted(lessons):
             STUDENT,
             lessons,
             PosteriorSettings(1.0, 5.0, 0.05, 1.0),
+            powers=None,
             config=DistillationConfig(sampling=sampling),
         )

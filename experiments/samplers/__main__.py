@@ -141,7 +141,7 @@ def by_library(
     """Positions, log densities and weights of the draws of a sampler of the library."""
     config = DistillationConfig(sampling=sampling)
     key = jax.random.fold_in(jax.random.key(seed), number)
-    posterior = sample_posterior(key, STUDENT, lessons, SETTINGS, config=config)
+    posterior = sample_posterior(key, STUDENT, lessons, SETTINGS, powers=None, config=config)
     return posterior.run.positions, np.asarray(posterior.run.info.log_density), posterior.draw_weights
 
 
