@@ -125,9 +125,7 @@ def digits_study(*, seed: int, num_labels: int = 100) -> DigitsStudy:
     pixels = inputs / np.float32(_BRIGHTEST)
     asked = np.concatenate([split.pool_inputs, split.test_inputs]) / np.float32(_BRIGHTEST)
     logits, counts = [], []
-    for teach, domain, rng in zip(
-        (_teach_svm, _teach_forest, _teach_cnn), TEACHER_DOMAINS.values(), rngs, strict=True
-    ):
+    for teach, domain, rng in zip((_teach_svm, _teach_forest, _teach_cnn), TEACHER_DOMAINS.values(), rngs, strict=True):
         seen = teacher_rows[_rows_seen(labels[teacher_rows], domain, rng)]
         teacher_logits, count = teach(pixels[seen], labels[seen], asked, int(rng.integers(2**31)))
         logits.append(teacher_logits)

@@ -206,4 +206,5 @@ def _following(path: Path, num_classes: int) -> Following:
         if values[name].shape != shape:
             found, expected = f"an array of shape {values[name].shape}", f"{shape}"
             raise CorruptDataError(str(path), by_name[name], found, expected, storage.COPY_AGAIN)
-    return Following(**values | {"components": tuple(map(str, values["components"]))})
+    components = tuple(map(str, values.pop("components")))
+    return Following(components=components, **values)

@@ -11,7 +11,8 @@ from mtbkd_jax.report.comparison import comparison
 from mtbkd_jax.report.facts import RunFacts, read_facts
 from mtbkd_jax.report.judgement import judge_held_out, judge_training
 from mtbkd_jax.report.markup import Html, element, joined
-from mtbkd_jax.report.sections import PARTS, Reported, parts
+from mtbkd_jax.report.reported import PARTS, Reported
+from mtbkd_jax.report.sections import parts
 from mtbkd_jax.report.shown import held_out_examples, training_examples
 
 _MOST_ROWS = 600

@@ -1,8 +1,7 @@
 """The parts of a report on one run, each a heading with what belongs under it."""
 
-from collections.abc import Sequence
-
 import numpy as np
+from jaxtyping import Float
 
 from mtbkd_jax import figures
 from mtbkd_jax.diagnostics import MIXED_R_HAT
@@ -10,11 +9,11 @@ from mtbkd_jax.draws import DrawStore
 from mtbkd_jax.metrics import reliability_bins
 from mtbkd_jax.prediction import Prediction
 from mtbkd_jax.report.commands import OUT, flat_options, repeating_command
-from mtbkd_jax.report.facts import Mixing, RunFacts
 from mtbkd_jax.report.judgement import Judgement, traced
-from mtbkd_jax.report.markup import Html, element, joined, printable
-from mtbkd_jax.report.pictures import plot
-from mtbkd_jax.report.rows import HELD_OUT, TRAINING, Row, rows_of, rows_without_inputs, spread, weights_by_class
+from mtbkd_jax.report.markup import Html, element
+from mtbkd_jax.report.reported import Reported, drawn, means_of_known, needs_data, section, short
+from mtbkd_jax.report.rows import weights_by_class
+from mtbkd_jax.report.showcase import examples, extremes
 from mtbkd_jax.report.shown import STUDY_TEST
 from mtbkd_jax.report.tables import (
     METRIC_NAMES,
@@ -28,12 +27,7 @@ from mtbkd_jax.report.tables import (
     share,
     table,
 )
-from mtbkd_jax.students import num_parameters
 
-NUM_CARDS = 8
-"""Examples that are shown of the most certain, and as many of the least certain."""
-
-_LONGEST_NAME = 40
 _MIXING_NAMES = {
     "median_r_hat": "median R-hat",
     "largest_r_hat": "largest R-hat",
@@ -43,49 +37,6 @@ _MIXING_NAMES = {
     "log_density_r_hat": "R-hat of the log density",
     "log_density_ess_bulk": "ESS of the log density",
 }
-
-
-PARTS = {
-    "summary": "Summary",
-    "methods": "Methods",
-    "calibration": "Calibration",
-    "uncertainty": "Uncertainty by class",
-    "following": "Whom the student follows",
-    "extremes": "Most and least certain examples",
-    "examples": "Example by example",
-    "convergence": "Have the chains mixed?",
-    "settings": "Settings",
-    "repetition": "Configuration, and how to repeat it",
-}
-"""The headings of a report on a run, by what their ids end with."""
-
-
-class Reported:
-    """A run with what its student says of the examples at hand.
-
-    Args:
-      facts: of the run.
-      held_out: what it says of examples that it was not trained on, if there are any.
-      training: of those that it was trained on.
-      key: begins the ids of the page's parts that are about this run.
-      level: of the headings of its parts.
-    """
-
-    def __init__(
-        self, facts: RunFacts, held_out: Judgement | None, training: Judgement | None, *, key: str, level: int
-    ):
-        self.facts, self.held_out, self.training = facts, held_out, training
-        self.key, self.level = key, level
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """The figures of merit of the student, on held-out examples where there are any, and its size."""
-        of = self.facts.metrics if self.held_out is None else self.held_out.metrics
-        return {**of, "parameters": float(num_parameters(self.facts.run.student))}
-
-    def heading(self, part: str) -> Html:
-        """The heading of a part."""
-        return element(f"h{self.level}", PARTS[part], id=f"{self.key}-{part}")
 
 
 def parts(of: Reported, *, most_rows: int) -> list[Html]:
@@ -120,31 +71,26 @@ def summary(of: Reported) -> Html:
     }
     if (nll := facts.metrics.get("cross_validated_nll")) is not None:
         recorded["cross-validated NLL (nats)"] = number(nll)
-    data = "" if of.held_out is None else f"Measured on {of.held_out.examples.source}."
-    return _section(
+    # The first sentence of the verdict says whether; the others say what follows from it.
+    verdict, kind = facts.mixing.verdict.partition(". ")[0], "good" if facts.mixing.has_mixed else "bad"
+    return section(
         of.heading("summary"),
-        badge(facts.mixing),
-        element("p", data),
+        element("p", element("a", verdict, class_=kind, href=f"#{of.key}-convergence")),
+        element("p", f"Measured on {of.held_out.examples.source}.") if of.held_out is not None else "",
         pairs(shown | recorded | {"teachers": ", ".join(facts.following.components[1:])}),
     )
 
 
-def badge(mixing: Mixing) -> Html:
-    """In a few words, whether the chains have mixed."""
-    text = "The chains have mixed." if mixing.has_mixed else "The chains have not mixed: read the verdict."
-    return element("p", element("span", text, class_="good" if mixing.has_mixed else "bad"))
-
-
 def methods(of: Reported) -> Html:
     """The table of methods."""
-    facts, judged = of.facts, of.held_out
+    facts, judged = of.facts, of.scored
     rows = [(name, STUDY_TEST, values) for name, values in facts.methods.items()]
-    if judged is not None and judged.metrics and not (rows and judged.examples.source == STUDY_TEST):
+    if judged is not None and not (rows and judged.examples.source == STUDY_TEST):
         rows.append(("MT-BKD", judged.examples.source, of.metrics))
     rows += [("MT-BKD", f"evaluation {name}", values) for name, values in facts.evaluations.items()]
     if not rows:
-        return _section(of.heading("methods"), _needs_data("No method was scored on labelled examples."))
-    return _section(
+        return section(of.heading("methods"), needs_data("No method was scored on labelled examples."))
+    return section(
         of.heading("methods"),
         metrics_table("Figures of merit of each method", rows),
         element("p", METRICS_EXPLAINED, class_="note"),
@@ -154,50 +100,44 @@ def methods(of: Reported) -> Html:
 def calibration(of: Reported) -> Html:
     """Reliability, and risk against coverage."""
     heading = of.heading("calibration")
-    if of.held_out is None or not of.held_out.metrics:
-        return _section(heading, _needs_data("Whether confidence is earned cannot be seen on training examples."))
-    probs, labels = of.held_out.prediction.probs, of.held_out.examples.labels
-    drawn = [reliability(of)]
-    is_labelled = labels >= 0
-    if (of.held_out.predicted != labels)[is_labelled].any():
-        uncertainties = {
-            "entropy": _entropy(of.held_out.prediction),
-            "mean deviance": of.held_out.prediction.mean_deviance,
-        }
+    judged = of.scored
+    if judged is None:
+        return section(heading, needs_data("Whether confidence is earned cannot be seen on training examples."))
+    diagrams = [reliability(judged, of.key)]
+    labels, prediction = judged.examples.labels, judged.prediction
+    is_wrong = (judged.predicted != labels)[labels >= 0]
+    if is_wrong.any():
+        uncertainties = {"entropy": _entropy(prediction), "mean deviance": prediction.mean_deviance}
         description = (
             "Risk and coverage: the error rate when only the most certain share of the examples is answered, by "
-            f"entropy and by mean deviance. All answered, it is {1 - (of.metrics['accuracy'] or 0):.3f}."
+            f"entropy and by mean deviance. All answered, it is {is_wrong.mean():.3f}."
         )
-        drawn.append(_figure(figures.risk_coverage(probs, labels, uncertainties), f"{of.key}-risk", description))
-    return _section(heading, element("div", *drawn, class_="figures"))
+        diagrams.append(
+            drawn(figures.risk_coverage(prediction.probs, labels, uncertainties), f"{of.key}-risk", description)
+        )
+    return section(heading, element("div", *diagrams, class_="figures"))
 
 
-def reliability(of: Reported, prefix: str = "") -> Html:
-    """The reliability diagram of held-out examples.
-
-    Args:
-      of: the run, which has some with labels.
-      prefix: of the ids, where a page has it twice.
-    """
-    assert of.held_out is not None
-    probs, labels = of.held_out.prediction.probs, of.held_out.examples.labels
+def reliability(judged: Judgement, key: str) -> Html:
+    """The reliability diagram of labelled examples; the key begins its ids."""
+    probs, labels = judged.prediction.probs, judged.examples.labels
     bins = reliability_bins(probs, labels)
     farthest = np.abs(bins.accuracy - bins.confidence).argmax()
     description = (
         f"Reliability diagram: accuracy against confidence in {bins.confidence.size} bins. The expected calibration "
-        f"error is {of.metrics['expected_calibration_error']:.3f}; farthest from the diagonal is the bin with "
+        f"error is {number(judged.metrics['expected_calibration_error'])}; farthest from the diagonal is the bin with "
         f"confidence {bins.confidence[farthest]:.2f}, accuracy {bins.accuracy[farthest]:.2f} and "
         f"{bins.num_examples[farthest]} examples."
     )
-    return _figure(figures.reliability_diagram(probs, labels), f"{prefix}{of.key}-reliability", description)
+    return drawn(figures.reliability_diagram(probs, labels), f"{key}-reliability", description)
 
 
 def uncertainty(of: Reported) -> Html:
     """Deviance by true class."""
     heading = of.heading("uncertainty")
-    judged = of.held_out or of.training
+    judged = of.at_hand
     if judged is None or not (judged.examples.labels >= 0).any():
-        return _section(heading, _needs_data("No labelled examples are at hand."))
+        return section(heading, needs_data("No labelled examples are at hand."))
     deviance, labels = judged.prediction.mean_deviance, judged.examples.labels
     names = [short(name) for name in of.facts.run.class_names]
     medians = (
@@ -208,25 +148,16 @@ def uncertainty(of: Reported) -> Html:
     description = f"Mean deviance by true class, in nats. Medians: {', '.join(medians)}."
     figure = figures.deviance_by_class(deviance, labels, names)
     note = f"Of {judged.examples.source}. The mean deviance is twice the entropy of a draw's prediction: 0 is certain."
-    return _section(heading, _figure(figure, f"{of.key}-deviance", description), element("p", note, class_="note"))
+    return section(heading, drawn(figure, f"{of.key}-deviance", description), element("p", note, class_="note"))
 
 
 def following(of: Reported) -> Html:
     """Whom the student follows, over all training examples and by class."""
     known, names = of.facts.following, of.facts.run.class_names
-    rows = [["all examples", *(share(value) for value in _means(known.responsibilities))]]
-    for label, name in enumerate(names):
-        if not np.isnan(known.by_class[label]).any():
-            ends = known.interval_by_class[:, label].T.tolist()
-            rows.append(
-                [
-                    name,
-                    *(
-                        share(mean, (low, high))
-                        for mean, (low, high) in zip(known.by_class[label].tolist(), ends, strict=True)
-                    ),
-                ]
-            )
+    rows: list[list[str]] = [["all examples", *map(share, means_of_known(known.responsibilities))]]
+    for name, means, ends in zip(names, known.by_class, np.moveaxis(known.interval_by_class, 0, -1), strict=True):
+        if not np.isnan(means).any():
+            rows.append([name, *map(share, means.tolist(), map(tuple, ends.tolist()))])
     content = [
         element(
             "p",
@@ -235,7 +166,7 @@ def following(of: Reported) -> Html:
         ),
         table("Whom the student follows, by class", ["class", *known.components], rows),
     ]
-    trusted = [["all examples", *(share(value) for value in _means(known.weights))]]
+    trusted: list[list[str]] = [["all examples", *map(share, means_of_known(known.weights))]]
     if of.training is not None:
         weights = weights_by_class(known, of.training.examples, len(names))
         trusted += [
@@ -244,129 +175,7 @@ def following(of: Reported) -> Html:
             if not np.isnan(weights[label]).any()
         ]
     content.append(table("Who was trusted beforehand, by class: mean weight", ["class", *known.components], trusted))
-    return _section(of.heading("following"), *content)
-
-
-def extremes(of: Reported) -> Html:
-    """The most and the least certain examples."""
-    heading = of.heading("extremes")
-    judged, kind = (of.held_out, HELD_OUT) if of.held_out is not None else (of.training, TRAINING)
-    if judged is None:
-        return _section(heading, _needs_data("The inputs are not at hand."))
-    order = judged.by_certainty
-    least, most = order[::-1][:NUM_CARDS], order[:NUM_CARDS]
-    return _section(
-        heading,
-        element("p", f"Of {judged.examples.source}, by the mean deviance of the prediction.", class_="note"),
-        element(f"h{of.level + 1}", "Least certain"),
-        cards(rows_of(of.facts, judged, kind, least)),
-        element(f"h{of.level + 1}", "Most certain"),
-        cards(rows_of(of.facts, judged, kind, most)),
-    )
-
-
-def cards(rows: Sequence[Row]) -> Html:
-    """Some examples side by side."""
-    return element("ul", *map(_card, rows), class_="cards")
-
-
-def _card(row: Row) -> Html:
-    said = row.said
-    assert said is not None
-    outcome = "" if row.outcome is None else f", {row.outcome}"
-    return element(
-        "li",
-        row.picture or "",
-        element("p", row.text, class_="text") if row.text is not None else "",
-        element("strong", row.id),
-        element("span", f"predicted {said.class_name}, {said.probability:.2f}{outcome}"),
-        element("span", f"label {row.label}" if row.label is not None else "no label"),
-        element("span", f"mean deviance {said.mean_deviance:.3f}"),
-    )
-
-
-def examples(of: Reported, most_rows: int) -> Html:
-    """The table of examples, which can be sorted and filtered where scripts run."""
-    rows, total = _example_rows(of, most_rows)
-    with_pictures, with_texts = (
-        any(value is not None for value in values)
-        for values in zip(*((row.picture, row.text) for row in rows), strict=True)
-    )
-    components = of.facts.following.components
-    columns = [
-        ("example", "text", False),
-        *([("image", None, False)] if with_pictures else []),
-        *([("text", "text", False)] if with_texts else []),
-        ("set", "text", True),
-        ("label", "text", True),
-        ("predicted", "text", True),
-        ("outcome", "text", True),
-        ("probability", "number", False),
-        ("mean deviance", "number", False),
-        ("disagreement of draws", "number", False),
-        ("trusted most", "text", True),
-        ("followed most", "text", True),
-        *((f"follows {name}", "number", False) for name in components),
-    ]
-    head = (
-        element("th", name, scope="col", data_sort=sort, data_filter=can_filter) for name, sort, can_filter in columns
-    )
-    caption = f"{len(rows):,} of {total:,} examples, from the least certain to the most"
-    body = (_example(row, len(components), with_pictures, with_texts) for row in rows)
-    written = element(
-        "table",
-        element("caption", caption),
-        element("thead", element("tr", *head)),
-        element("tbody", *body),
-        class_="numbers",
-    )
-    note = (
-        "Evenly spaced in the order of certainty where not all are shown. Mean deviance and disagreement (the mutual "
-        "information of label and parameters) are in nats. Whom the student follows is known of training examples, "
-        "with a 90 % interval."
-    )
-    return _section(
-        of.heading("examples"),
-        element("p", note, class_="note"),
-        element("div", scrolled(written, caption, "scroll tall"), data_examples=True),
-    )
-
-
-def _example_rows(of: Reported, most_rows: int) -> tuple[list[Row], int]:
-    """Rows of the table, half of them of each set where there are two, and how many examples there are."""
-    judged = [(one, kind) for one, kind in ((of.held_out, HELD_OUT), (of.training, TRAINING)) if one is not None]
-    rows, total = [], 0
-    num_sets = 1 + (of.held_out is not None)
-    for one, kind in judged:
-        rows += rows_of(of.facts, one, kind, spread(one.by_certainty[::-1], most_rows // num_sets))
-        total += len(one.examples.ids)
-    if of.training is None:
-        num_training = len(of.facts.following.ids)
-        rows += rows_without_inputs(of.facts, spread(np.arange(num_training), most_rows // num_sets))
-        total += num_training
-    return sorted(rows, key=lambda row: -np.inf if row.said is None else row.said.mean_deviance, reverse=True), total
-
-
-def _example(row: Row, num_components: int, with_pictures: bool, with_texts: bool) -> Html:
-    said, followed = row.said, row.followed
-    cells = [
-        *([row.picture or UNKNOWN] if with_pictures else []),
-        *([row.text or UNKNOWN] if with_texts else []),
-        row.kind,
-        row.label or UNKNOWN,
-        UNKNOWN if said is None else said.class_name,
-        row.outcome or UNKNOWN,
-        *map(number, (None, None, None) if said is None else said[1:]),
-    ]
-    if followed is None:
-        cells += [UNKNOWN] * (2 + num_components)
-    else:
-        cells += [followed.trusted_most, followed.followed_most]
-        cells += [
-            joined(f"{mean:.2f} ", element("span", f"{low:.2f}–{high:.2f}", class_="interval"))
-            for mean, (low, high) in zip(followed.shares, followed.intervals, strict=True)
-        ]
-    return element("tr", element("th", row.id, scope="row"), *(element("td", cell) for cell in cells))
+    return section(of.heading("following"), *content)
 
 
 def convergence(of: Reported) -> Html:
@@ -377,7 +186,6 @@ def convergence(of: Reported) -> Html:
         for name, mixing in facts.mixing_of_component.items()
     ]
     content = [
-        badge(facts.mixing),
         element("p", facts.mixing.verdict),
         element(
             "p",
@@ -410,7 +218,7 @@ def convergence(of: Reported) -> Html:
                 ),
             )
         )
-    judged = of.held_out or of.training
+    judged = of.at_hand
     if judged is not None and isinstance(facts.run.draws, DrawStore):
         log_density, log_probs = traced(facts, judged.examples)
         figure = figures.traces(
@@ -423,16 +231,16 @@ def convergence(of: Reported) -> Html:
             f"Traces of {len(log_density)} chains over {log_density.shape[1]} draws: the log density, from "
             f"{log_density.min():.1f} to {log_density.max():.1f} nats, and the predictions that change most."
         )
-        content.append(_figure(figure, f"{of.key}-traces", description))
-    return _section(of.heading("convergence"), *content)
+        content.append(drawn(figure, f"{of.key}-traces", description))
+    return section(of.heading("convergence"), *content)
 
 
 def settings(of: Reported) -> Html:
     """What was chosen on the labels."""
     choice = of.facts.choice
     rows = [
-        [figures.AXIS_LABELS[name], f"{getattr(choice.settings, name):.3g}", f"{getattr(choice.no_teacher, name):.3g}"]
-        for name in figures.AXIS_LABELS
+        [label, *(number(getattr(which, name), ".3g") for which in (choice.settings, choice.no_teacher))]
+        for name, label in figures.AXIS_LABELS.items()
     ]
     content = [table("Settings, and the best without any teacher", ["setting", "chosen", "no teacher"], rows)]
     if choice.powers is not None:
@@ -447,8 +255,8 @@ def settings(of: Reported) -> Html:
             f"Cross-validated negative log likelihood of {len(choice.curve)} candidates, stage by stage; the lowest is "
             f"{best.nll:.3f} nats, at the stage {best.stage}."
         )
-        content.append(_figure(figures.cross_validation(choice), f"{of.key}-settings", description))
-    return _section(of.heading("settings"), *content)
+        content.append(drawn(figures.cross_validation(choice), f"{of.key}-settings", description))
+    return section(of.heading("settings"), *content)
 
 
 def repetition(of: Reported) -> Html:
@@ -466,45 +274,9 @@ def repetition(of: Reported) -> Html:
         content.append(table("Input files", ["file", "SHA-256"], files, class_="words"))
     versions = [[name, version] for name, version in facts.versions.items()]
     content.append(table("Versions that it was made with", ["library", "version"], versions, class_="words"))
-    return _section(of.heading("repetition"), *content)
+    return section(of.heading("repetition"), *content)
 
 
-def short(name: str) -> str:
-    """A name as a figure has room for it."""
-    name = printable(name)
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-
-
-def _section(heading: Html, *content: str) -> Html:
-    return element("section", heading, *content)
-
-
-def _figure(figure: "figures.Figure", key: str, description: str) -> Html:
-    return element("figure", plot(figure, key, description))
-
-
-def _needs_data(text: str) -> Html:
-    return element(
-        "p",
-        f"{text} Give a file of labelled examples that the run has not seen: ",
-        element("code", "--data FILE.npz"),
-        ".",
-    )
-
-
-def _entropy(prediction: Prediction) -> np.ndarray:
+def _entropy(prediction: Prediction) -> Float[np.ndarray, " examples"]:
     """Of the prediction: what each draw is uncertain of, which is half its deviance, and what the draws differ in."""
     return prediction.mean_deviance / 2 + prediction.epistemic
-
-
-def mean_share(of: Reported, component: str) -> float:
-    """How far the student of a run follows somebody over all training examples; NaN where it does not know them."""
-    following = of.facts.following
-    if component not in following.components:
-        return float("nan")
-    return _means(following.responsibilities)[following.components.index(component)]
-
-
-def _means(values: np.ndarray) -> list[float]:
-    known = values[~np.isnan(values).any(axis=1)]
-    return known.mean(axis=0).tolist() if len(known) else [float("nan")] * values.shape[1]

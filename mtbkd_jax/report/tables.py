@@ -33,7 +33,9 @@ def number(value: float | None, form: str = ".3f") -> str:
     >>> number(0.12345), number(None), number(1234.0, ",.0f")
     ('0.123', '–', '1,234')
     """
-    return UNKNOWN if value is None or value != value else format(value, form)
+    if value is None or value != value:
+        return UNKNOWN
+    return "∞" if value == float("inf") else format(value, form)
 
 
 def metric(name: str, value: float | None) -> str:
@@ -63,13 +65,18 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *
     return scrolled(
         element(
             "table",
-            element("caption", caption),
+            caption_of(caption),
             element("thead", head),
             element("tbody", *body),
             class_=class_,
         ),
         caption,
     )
+
+
+def caption_of(text: str) -> Html:
+    """A caption that stays in sight where the table scrolls sideways."""
+    return element("caption", element("span", text))
 
 
 def metrics_table(caption: str, rows: Sequence[tuple[str, str, Metrics]]) -> Html:
