@@ -4,8 +4,13 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mtbkd_jax.selection import Budget
+
 OUT = "NEW_DIRECTORY"
 """Stands for the directory of the run to be."""
+
+_FIELDS = {"budget": Budget._fields}
+"""Groups that a configuration holds as a list, being named tuples, with the names of their values."""
 
 _WITHOUT_PREFIX = "distillation"
 """The group of ``mtbkd fit`` whose options have no prefix."""
@@ -29,6 +34,8 @@ def flat_options(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
     """Name and value of every option, as the command line calls it."""
     for name, value in config.items():
         full = prefix + name.replace("_", "-")
+        if name in _FIELDS:
+            value = dict(zip(_FIELDS[name], value, strict=False))  # an older version may have known fewer
         if isinstance(value, Mapping):
             yield from flat_options(value, "" if full == _WITHOUT_PREFIX else f"{full}.")
         else:

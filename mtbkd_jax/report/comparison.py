@@ -38,9 +38,9 @@ def comparison(reported: Sequence[Reported]) -> Html:
     return element(
         "section",
         element("h2", "Side by side", id="comparison"),
-        table("Figures of merit of the student of each run", ["", *names], figures_of_merit),
+        table("Figures of merit of the student of each run", ["figure", *names], figures_of_merit),
         element("p", METRICS_EXPLAINED, class_="note"),
-        table("Whom each student follows, over all training examples", ["", *names], followed),
+        table("Whom each student follows, over all training examples", ["whom", *names], followed),
         table("Settings that were chosen", ["setting", *names], chosen),
         table("Options that differ", ["option", *names], asked, class_="words") if asked else "",
         element("h3", "Reliability") if diagrams else "",
