@@ -120,6 +120,7 @@ _NAMES_OF_MODULE = {
         "regression_metrics",
         "with_noise",
     ),
+    "report": ("report_page",),
     "samplers": (
         "hmc",
         "nuts",

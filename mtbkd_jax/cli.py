@@ -1,4 +1,4 @@
-"""The command line: ``mtbkd run``, ``teach``, ``fit``, ``predict``, ``evaluate``, ``status`` and ``import-deeploc``.
+"""The command line: ``mtbkd run``, ``teach``, ``fit``, ``predict``, ``evaluate``, ``report``, ``status`` and so on.
 
 It adds nothing that the library cannot do.
 
@@ -188,6 +188,27 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write a page about finished runs that any browser opens, with nothing from the network."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The runs' directories; several are put side by side."""
+    out: Path
+    """The HTML file to write."""
+    data: Path | None = None
+    """An NPZ file with ``inputs`` and ``labels`` that the runs have not seen, and perhaps ``ids`` and
+    ``images [N, height, width]`` or ``texts [N]`` to be shown; the digits study has its own."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+
+    def __call__(self) -> None:
+        """Write it."""
+        from mtbkd_jax.report.job import run_report
+
+        run_report(self)
+
+
+@dataclass(frozen=True)
 class Status:
     """Say how far a run has come, while it is written or after it was interrupted."""
 
@@ -226,6 +247,7 @@ Command = (
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[ImportDeepLoc, tyro.conf.subcommand("import-deeploc")]
 )

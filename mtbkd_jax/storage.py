@@ -153,9 +153,24 @@ def write(array: ts.TensorStore, index: Any, values: ArrayLike) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file at once: a reader sees the old file or the whole new one, even after a power cut.
+    """Write a JSON file as ``write_text`` writes text.
 
     Raises:
+      StorageError: if the disk is full or does not let us write.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str, *, overwrite: bool = True) -> None:
+    """Write a file at once: a reader sees the old file or the whole new one, even after a power cut.
+
+    Args:
+      path: of the file.
+      text: its content, in UTF-8.
+      overwrite: whether a file of this name may be replaced.
+
+    Raises:
+      InputError: if there is a file of this name, which is not to be replaced.
       StorageError: if the disk is full or does not let us write.
     """
     path = Path(path)
@@ -163,14 +178,22 @@ def write_json(path: str | Path, content: Any) -> None:
     with translated_errors(path):
         try:
             with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, ensure_ascii=False)
-                file.write("\n")
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            if not overwrite:
+                path.touch(exist_ok=False)  # takes the name, which no other process can from here on
             os.replace(temporary, path)
-        except BaseException:
+        except FileExistsError as error:
+            raise existing_file(path) from error
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
+
+
+def existing_file(path: str | Path) -> InputError:
+    """What refuses to write over a file."""
+    action = "Give another name, or --overwrite where there is such an option."
+    return InputError(str(path), "output", "a file that exists", "a new file", action)
 
 
 def read_json(path: str | Path) -> Any:
