@@ -67,17 +67,12 @@ def test_chains_start_twice_as_far_from_their_center_as_the_prior_would_put_them
     assert float(jnp.std(starts - centers)) == pytest.approx(0.6, rel=0.05)
 
 
-def test_without_centers_only_the_last_chain_starts_elsewhere(lessons):
+def test_where_the_prior_has_no_centers_chains_start_apart_and_with_teachers_as_without(lessons):
+    without = flat(chain_starts(jax.random.key(1), STUDENT, lessons, no_teacher(1.0), 3))
     settings = PosteriorSettings(1.0, 5.0, float("inf"), 1.0)
-    starts, centers = flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 3)), flat(lessons.centers.params)
-    np.testing.assert_array_equal(starts[:2], centers[1:])
-    assert float(jnp.abs(starts[2] - centers[1]).max()) > 0.1
-
-
-def test_without_teachers_no_chain_starts_at_a_center(lessons):
-    starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, no_teacher(1.0), 3))
-    assert float(jnp.linalg.norm(starts[1:] - starts[:1], axis=1).min()) > 0.1
-    distances = jnp.linalg.norm(starts[:, None] - flat(lessons.centers.params)[None], axis=-1)
+    np.testing.assert_array_equal(flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 3)), without)
+    assert float(jnp.linalg.norm(without[1:] - without[:1], axis=1).min()) > 0.1
+    distances = jnp.linalg.norm(without[:, None] - flat(lessons.centers.params)[None], axis=-1)
     assert float(distances.min()) > 0.1
 
 
