@@ -21,8 +21,9 @@ from mtbkd_jax.checks import (
     check_softening,
     some,
 )
-from mtbkd_jax.data import IdIndex, read_npz, row_ids
+from mtbkd_jax.data import IdIndex, row_ids
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.npz_files import read_npz
 
 
 @dataclass(frozen=True)
