@@ -46,7 +46,7 @@ def csv_lines(path: str | Path, action: str = "Save it again as CSV in UTF-8, wi
         raise InputError(str(path), "content", found, "comma-separated text in UTF-8", action) from error
 
 
-def _next(lines: "csv._reader") -> list[str] | None:
+def _next(lines: Iterator[list[str]]) -> list[str] | None:
     # The limit is one for all of Python: it is ours only while a line is read.
     limit_before = csv.field_size_limit(_LONGEST_CELL)
     try:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -102,9 +103,7 @@ def read_npz(path: str | Path, *, required: Sequence[str] = (), optional: Sequen
     with open_npz(path) as file:
         if missing := [name for name in required if name not in file.names]:
             found = f"only the fields {', '.join(file.names) or '(none)'}"
-            raise InputError(
-                str(path), missing[0], found, "a field of that name", "Save it, or say how it is called."
-            )
+            raise InputError(str(path), missing[0], found, "a field of that name", "Save it, or say how it is called.")
         return {name: file.read(name) for name in (*required, *optional) if name in file.names}
 
 
@@ -120,7 +119,7 @@ def _read_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     return shape, is_fortran, dtype, stream.tell()
 
 
-def _fill(values: np.ndarray, content: zipfile.ZipExtFile) -> None:
+def _fill(values: np.ndarray, content: IO[bytes]) -> None:
     """Read a member to its end, where its checksum is compared."""
     start = 0
     while part := content.read(_READ_BYTES):

@@ -101,9 +101,9 @@ def _stream_files(path: Path) -> list[Path]:
         raise InputError(where, "_indices_data_files", "a selection of rows", "all rows of the files", action)
     files = []
     for entry in entries:
-        name = entry.get("filename") if isinstance(entry, dict) else None
+        name = str(entry.get("filename")) if isinstance(entry, dict) else ""
         # A plain name has no way out; a link has.
-        is_plain = isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+        is_plain = name not in ("", ".", "..") and not set(name) & set("/\\:\0")
         if not is_plain or not (path / name).resolve().is_relative_to(path.resolve()):
             action = "Look at who made it: nothing outside is read."
             raise InputError(where, "filename", f"{name!r:.80}", "the name of a file in the directory", action)
@@ -194,7 +194,8 @@ def _lists(array: "pa.Array", where: str, name: str, stored_bytes: int) -> Colum
     if not isinstance(inner.values, np.ndarray):
         raise InputError(where, name, "lists of text", "numbers, text, or lists of numbers", "Choose another column.")
     values = inner.values.reshape(len(array), int(lengths[0]), *inner.values.shape[1:])
-    return Column(values, inner.is_missing.reshape(len(array), -1).any(axis=1))
+    is_missing = np.asarray(inner.is_missing.reshape(len(array), int(lengths[0])).any(axis=1))
+    return Column(values, is_missing)
 
 
 def _is_text(kind: "pa.DataType") -> bool:

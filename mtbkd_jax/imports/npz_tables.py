@@ -53,7 +53,9 @@ def _column(values: np.ndarray, where: str, name: str) -> Column:
         found = f"text of shape {values.shape}"
         raise InputError(where, name, found, "one text for each example", "Choose another field.")
     try:
-        texts = (np.strings.decode(values, "utf-8") if values.dtype.kind == "S" else check_text(values, where, name)).tolist()
+        texts = (
+            np.strings.decode(values, "utf-8") if values.dtype.kind == "S" else check_text(values, where, name)
+        ).tolist()
     except UnicodeDecodeError as error:
         raise InputError(where, name, f"bytes ({error})", "UTF-8", "Save it as text.") from error
     return Column(texts, np.array([not text for text in texts], bool))

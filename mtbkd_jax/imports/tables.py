@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -107,9 +106,3 @@ def in_slices(
     length = next(iter(lengths.values()))
     for start in range(0, length, size):
         yield [read(name, start, min(start + size, length)) for name in lengths]
-
-
-def format_of(path: str | Path) -> str:
-    """The format of a file by the ending of its name; ``dataset`` for a directory."""
-    path = Path(path)
-    return "dataset" if path.is_dir() else path.suffix.lower()
