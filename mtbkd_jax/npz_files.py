@@ -9,10 +9,9 @@ import io
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -66,7 +65,7 @@ class NpzFile:
                 check_expansion(num_bytes, stored_bytes, self.where, name)
                 content.seek(header_bytes)
                 values = np.empty(num_bytes, np.uint8)
-                _fill(values, content)
+                _fill(values, content.read)
             array = values.view(dtype) if num_bytes else np.empty(0, dtype)
             return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
 
@@ -119,10 +118,10 @@ def _read_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     return shape, is_fortran, dtype, stream.tell()
 
 
-def _fill(values: np.ndarray, content: IO[bytes]) -> None:
+def _fill(values: np.ndarray, read: Callable[[int], bytes]) -> None:
     """Read a member to its end, where its checksum is compared."""
     start = 0
-    while part := content.read(_READ_BYTES):
+    while part := read(_READ_BYTES):
         values[start : start + len(part)] = np.frombuffer(part, np.uint8)
         start += len(part)
     if start < len(values):

@@ -95,7 +95,7 @@ class TeacherOutputs:
         self.names: tuple[str, ...] = tuple(teacher["name"] for teacher in teachers)
         self.softening: tuple[float, ...] = tuple(teacher["softening"] for teacher in teachers)
         self.sources: tuple[str, ...] = tuple(teacher["source"] for teacher in teachers)
-        self.conditions: dict[str, str] = manifest.get("conditions", {})
+        self.conditions: dict[str, str] = manifest.get("conditions") or {}
         self.class_names = None if manifest["class_names"] is None else tuple(manifest["class_names"])
         self.num_classes: int = manifest["num_classes"]
         self.num_examples: int = manifest["num_examples"]
@@ -677,16 +677,13 @@ def _check_manifest(manifest: Mapping[str, Any], where: str) -> None:
     check_num_classes(manifest["num_classes"], where)
     check_whole(where, 1, id_bytes=manifest["id_bytes"])
     if manifest["class_names"] is not None:
-        _check_types(
-            dict(enumerate(manifest["class_names"])), dict.fromkeys(range(manifest["num_classes"]), str), where
-        )
+        by_number = dict(enumerate(manifest["class_names"]))
+        _check_types(by_number, dict.fromkeys(by_number, str), where, "class_names.")
         named = check_class_names(manifest["class_names"], where)
         check_same_number("names", len(named), manifest["num_classes"], "as there are classes", where, "class_names")
 
 
-def _check_types(
-    found: Any, expected: Mapping[Any, type | tuple[type, ...]], where: str, prefix: str = "class_names."
-) -> None:
+def _check_types(found: Any, expected: Mapping[Any, type | tuple[type, ...]], where: str, prefix: str) -> None:
     for key, kinds in expected.items():
         value = found.get(key) if isinstance(found, dict) else None
         if not isinstance(value, kinds) or isinstance(value, bool):
