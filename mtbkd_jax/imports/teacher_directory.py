@@ -16,7 +16,6 @@ from mtbkd_jax.checks import (
     as_logits,
     check_class_names,
     check_ids,
-    check_num_classes,
     check_num_examples,
     check_same_number,
     check_softening,
@@ -144,7 +143,7 @@ def _batches(table: Table, plan: _Plan) -> Iterator[tuple[int, Float[np.ndarray,
             numbers(column, table.where, f"{name} from row {start}")
             for name, column in zip(plan.columns, batch, strict=False)
         ]
-        if len(parts) == 1:
+        if len(parts) == 1 and parts[0].ndim > 1:
             values = parts[0]
         else:
             for name, part in zip(plan.columns, parts, strict=True):
@@ -152,7 +151,6 @@ def _batches(table: Table, plan: _Plan) -> Iterator[tuple[int, Float[np.ndarray,
                     found = f"an array of shape {part.shape}"
                     action = "Give one column for each class, or one column that has them all."
                     raise InputError(table.where, name, found, "a number for each example", action)
-            check_num_classes(len(parts), table.where)
             values = np.stack(parts, axis=1)
         yield start, as_logits(values, plan.kind, table.where, field), None if plan.of_ids is None else batch[-1]
         start += len(values)
