@@ -6,6 +6,7 @@ compressed: ``datasets`` writes none, and nothing would say how long it gets.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _STATE, _INFO = "state.json", "dataset_info.json"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_PLAIN_NAME = re.compile(r"\w[\w.=-]{,200}", re.ASCII)
 _BYTES_OF_NUMBER = 8
 
 
@@ -103,7 +105,7 @@ def _stream_files(path: Path) -> list[Path]:
     for entry in entries:
         name = str(entry.get("filename")) if isinstance(entry, dict) else ""
         # A plain name has no way out; a link has.
-        is_plain = name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+        is_plain = _PLAIN_NAME.fullmatch(name) is not None
         if not is_plain or not (path / name).resolve().is_relative_to(path.resolve()):
             action = "Look at who made it: nothing outside is read."
             raise InputError(where, "filename", f"{name!r:.80}", "the name of a file in the directory", action)

@@ -106,6 +106,8 @@ def _whole_numbers(batch: Column, where: str, field: str) -> Int[np.ndarray, " r
     """Labels as whole numbers; tables keep them as floating-point numbers where some are missing."""
     values = np.asarray(batch.values)
     if values.ndim == 1 and values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float64)
         wrong = np.flatnonzero(~(np.isfinite(values) & (np.trunc(values) == values) & (abs(values) <= _LARGEST_LABEL)))
         if wrong.size:
             action = "Code the classes as 0, 1, 2, ..., and a missing label as -1 or by nothing at all."

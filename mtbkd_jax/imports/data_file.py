@@ -1,5 +1,6 @@
 """Import of examples: from columns of a table to the NPZ file that ``mtbkd fit``, ``teach`` and ``predict`` read."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,7 +189,7 @@ def _side_by_side(by_name: dict[str, Column], of_inputs: Sequence[str], where: s
     parts = [numbers(by_name[name], where, _from_row(name, start)) for name in of_inputs]
     if len(parts) == 1 and parts[0].ndim > 1:
         return parts[0]
-    return np.concatenate([part.reshape(len(part), -1) if part.size else part[:, None] for part in parts], axis=1)
+    return np.concatenate([part.reshape(len(part), math.prod(part.shape[1:])) for part in parts], axis=1)
 
 
 def _from_row(column: str, start: int) -> str:

@@ -55,6 +55,22 @@ def test_a_table_of_many_batches_stays_in_order(tmp_path):
     assert dataset.ids.tolist() == list(map(str, rows))
 
 
+def test_columns_of_several_ranks_are_put_side_by_side_and_none_is_lost(tmp_path):
+    columns = {"a": np.ones((3, 2, 2)), "b": np.arange(3), "c": np.ones((3, 1, 0))}
+    import_data(write_table("npz", tmp_path / "table", columns), tmp_path / "data.npz", inputs=["a", "b", "c"])
+    np.testing.assert_array_equal(read_dataset(tmp_path / "data.npz").inputs[2], [1, 1, 1, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+def test_labels_may_be_kept_as_whole_floating_point_numbers(tmp_path, dtype):
+    columns = {"x": np.arange(3.0), "y": np.array([-1, 0, 7], dtype)}
+    import_data(write_table("npz", tmp_path / "table", columns), tmp_path / "data.npz", inputs=["x"], label="y")
+    assert read_dataset(tmp_path / "data.npz").labels.tolist() == [-1, 0, 7]
+    columns["y"] = np.array([0, 0.5, np.inf], dtype)
+    with pytest.raises(InputError, match=r"y: found 0\.5, expected whole numbers"):
+        import_data(write_table("npz", tmp_path / "bad", columns), tmp_path / "bad_data.npz", inputs=["x"], label="y")
+
+
 @pytest.mark.parametrize("format_name", ["csv", "parquet"])
 def test_text_becomes_questions_for_teachers(format_name, tmp_path):
     texts = ["dögs, and cats"] * (NUM_ROWS - 1) + ["7"]
@@ -177,7 +193,9 @@ def test_a_dataset_without_its_last_batches_is_refused(tmp_path):
         import_data(file, tmp_path / "data.npz", inputs=["x_0"])
 
 
-@pytest.mark.parametrize("name", ["../secret.arrow", "/etc/passwd", "..", "", "link.arrow", "a\0b", "..\\secret.arrow"])
+@pytest.mark.parametrize(
+    "name", ["../secret.arrow", "/etc/passwd", "..", "", "link.arrow", "a\0b", "..\\secret.arrow", "\ud800", "a" * 300]
+)
 def test_a_dataset_cannot_lead_out_of_its_directory(tmp_path, name):
     file = write_table("dataset", tmp_path / "table")
     (tmp_path / "secret.arrow").write_bytes((file / "data-00000-of-00002.arrow").read_bytes())

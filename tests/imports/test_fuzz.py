@@ -5,6 +5,7 @@ A few hundred files in the ordinary tests, the same ones every time. As many as 
     MTBKD_FUZZ_FILES=10000 python -m pytest -n0 tests/imports/test_fuzz.py
 """
 
+import copy
 import decimal
 import io
 import json
@@ -197,11 +198,11 @@ def altered_json(draw: st.DrawFn, content: object) -> object:
                 continue
             match draw(st.sampled_from(["set", "set", "remove", "add"])):
                 case "set":
-                    node[key] = draw(ODD_VALUES)
+                    node[key] = copy.deepcopy(draw(ODD_VALUES))
                 case "remove":
                     del node[key]
                 case "add" if isinstance(node, dict):
-                    node[str(draw(ODD_VALUES))] = draw(ODD_VALUES)
+                    node[str(draw(ODD_VALUES))] = copy.deepcopy(draw(ODD_VALUES))
             break
     return tree
 
