@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from mtbkd_jax import storage
-from mtbkd_jax.data import read_npz
 from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.npz_files import read_npz
 from mtbkd_jax.runs import Run, open_run
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.unfinished import CONFIG, standing_of

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 def run_report(config: "Report") -> None:
     """Write the report of some runs."""
-    if config.out.exists() and not config.overwrite:
-        raise storage.existing_file(config.out)  # now, and not after the work
+    if not config.overwrite:
+        storage.check_new_file(config.out)  # now, and not only after the work
     page = report_page(config.runs, data=config.data)
     with storage.translated_errors(config.out):
         config.out.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_text(config.out, page, overwrite=config.overwrite)
+    if config.overwrite:
+        storage.write_text(config.out, page)
+    else:
+        with storage.new_file(config.out) as file:
+            file.write(page.encode())
     size = config.out.stat().st_size / 1e6
     Console().print(f"Wrote {config.out}: {size:.1f} MB, to be opened in a browser", soft_wrap=True)

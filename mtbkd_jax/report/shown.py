@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from mtbkd_jax.checks import check_finite, check_labels, check_same_number
-from mtbkd_jax.data import make_dataset, read_npz, sha256_of_file
+from mtbkd_jax.data import make_dataset, sha256_of_file
 from mtbkd_jax.digits import digits_split
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.npz_files import read_npz
 from mtbkd_jax.report.facts import RunFacts
 
 Images = Float[np.ndarray, "examples height width colours"]
