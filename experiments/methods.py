@@ -25,7 +25,6 @@ from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Budget
 from mtbkd_jax.settings import PosteriorSettings
-from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
@@ -123,7 +122,7 @@ def compare(
     )
     draws = draws_of(posterior, choice.settings)
     chosen = {
-        "settings": {name: finite_or_none(value) for name, value in choice.settings._asdict().items()},
+        "settings": choice.settings.to_json(),
         "powers": None if choice.powers is None else choice.powers._asdict(),
     }
     rows.append(row_of(MTBKD, task, student, draws, seed, learning + seconds) | chosen)

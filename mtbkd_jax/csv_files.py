@@ -1,7 +1,7 @@
 """CSV files: comma-separated text in UTF-8, read a line at a time."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,26 @@ class CsvLine(NamedTuple):
 
     number: int
     cells: list[str]
+
+
+def csv_columns(path: str | Path, columns: Sequence[str], action: str) -> list[dict[str, str]]:
+    """The named columns of a CSV file with a header, each row by the names of the columns.
+
+    Args:
+      path: of the file.
+      columns: their names.
+      action: what an error tells the user to do.
+
+    Raises:
+      InputError: if a column is missing, and as ``csv_lines`` does.
+    """
+    lines = csv_lines(path, action)
+    header = next(lines, CsvLine(0, [])).cells
+    if missing := [column for column in columns if column not in header]:
+        found = f"only the columns {', '.join(header) or '(none)'}"
+        raise InputError(str(path), missing[0], found, "a column of that name", action)
+    places = [header.index(column) for column in columns]
+    return [{column: line.cells[place] for column, place in zip(columns, places, strict=True)} for line in lines]
 
 
 def csv_lines(path: str | Path, action: str = "Save it again as CSV in UTF-8, with commas.") -> Iterator[CsvLine]:

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from mtbkd_jax import storage
 from mtbkd_jax.checks import check_ids, check_labels, check_num_examples, check_same_number
 from mtbkd_jax.composition import composition_features, composition_names
-from mtbkd_jax.csv_files import CsvLine, csv_lines
+from mtbkd_jax.csv_files import csv_columns
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.teacher_files import read_teacher_file
 from mtbkd_jax.teachers import write_teacher_outputs
@@ -83,7 +83,7 @@ def read_clone(directory: str | Path) -> DeepLocClone:
     """
     directory = Path(directory)
     path = _found(directory, TRAIN_FILE)
-    rows = _read_csv(path, ("ACC", "Partition", *CLASS_NAMES, "Sequence", "Label"))
+    rows = csv_columns(path, ("ACC", "Partition", *CLASS_NAMES, "Sequence", "Label"), _CLONE_AGAIN)
     check_num_examples(len(rows), str(path))
     ids = check_ids([row["ACC"] for row in rows], str(path), "ACC")
     labels = _labels(rows, path)
@@ -93,7 +93,7 @@ def read_clone(directory: str | Path) -> DeepLocClone:
             expected = f"{CLASS_NAMES[label]} alone, since the label is {label}"
             raise InputError(str(path), f"compartments of row {number}", str(named), expected, _CLONE_AGAIN)
     test_rows, several_rows = (
-        _read_csv(file, columns) if (file := _place(directory, name)) else []
+        csv_columns(file, columns, _CLONE_AGAIN) if (file := _place(directory, name)) else []
         for name, columns in ((TEST_FILE, ("Sequence", "Label")), (SEVERAL_FILE, ("Sequence",)))
     )
     return DeepLocClone(
@@ -158,7 +158,7 @@ def import_deeploc(directory: str | Path, out: str | Path) -> tuple[Path, ...]:
     for name, inputs in features.items():
         if len(inputs):
             written.append(out / f"{name}.npz")
-            with storage.translated_errors(written[-1]), written[-1].open("xb") as file:
+            with storage.new_file(written[-1]) as file:
                 np.savez_compressed(file, allow_pickle=False, inputs=inputs, **besides[name])
     return tuple(written)
 
@@ -187,17 +187,6 @@ def _found(directory: Path, name: str) -> Path:
         action = f"Give the directory of a clone of {_REPOSITORY}."
         raise InputError(str(directory), name, "no such file", expected, action)
     return path
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The named columns of a CSV file with a header, each row by the names of the columns."""
-    lines = csv_lines(path, _CLONE_AGAIN)
-    header = next(lines, CsvLine(0, [])).cells
-    if missing := [column for column in columns if column not in header]:
-        found = f"only the columns {', '.join(header) or '(none)'}"
-        raise InputError(str(path), missing[0], found, "a column of that name", _CLONE_AGAIN)
-    places = [header.index(column) for column in columns]
-    return [{column: line.cells[place] for column, place in zip(columns, places, strict=True)} for line in lines]
 
 
 def _labels(rows: Sequence[dict[str, str]], path: Path) -> Int[np.ndarray, " proteins"]:

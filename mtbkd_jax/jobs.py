@@ -192,10 +192,9 @@ def _opened_with_first(out: Path, student: Student) -> DrawStore:
 
 def predict_file(run: Path, inputs: Path, output: Path, *, level: float) -> None:
     """Predict the inputs of a file and write the prediction to another, which must not exist."""
-    if output.exists():
-        raise InputError(str(output), "output", "a file that exists", "a new file", "Give another name.")
+    storage.check_new_file(output)  # now, and not only after the work
     prediction = open_run(run).predict(read_inputs(inputs), level=level)
-    with storage.translated_errors(output), output.open("xb") as file:
+    with storage.new_file(output) as file:
         np.savez_compressed(file, **prediction._asdict())
     Console().print(f"Wrote {output}: {len(prediction.probs)} examples")
 

@@ -4,7 +4,6 @@ An archive is refused before memory is taken for it if a field is not as long as
 would take far more memory than it takes on the disk.
 """
 
-import errno
 import io
 import math
 import warnings
@@ -17,13 +16,14 @@ import numpy as np
 from numpy.lib import format as npy
 
 from mtbkd_jax.checks import check_expansion
-from mtbkd_jax.errors import CorruptDataError, InputError, MTBKDError
-from mtbkd_jax.storage import COPY_AGAIN, translated_errors
+from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.storage import COPY_AGAIN, translated_damage, translated_errors
 
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
 _LONGEST_HEADER = 10_000
 _READ_BYTES = 2**20
+_WHOLE = "a whole NPZ archive"
 
 
 class NpzFile:
@@ -47,7 +47,7 @@ class NpzFile:
           InputError: if it holds Python objects, or would take far more memory than it takes on the disk.
           CorruptDataError: if it was truncated or altered.
         """
-        with _translated_damage(self.where, name):
+        with translated_damage(self.where, name, _WHOLE):
             member = self._members[name]
             if member.compress_type not in _COMPRESSIONS or member.flag_bits & _ENCRYPTED:
                 action = "Save it again by `numpy.savez` or `numpy.savez_compressed`."
@@ -85,7 +85,7 @@ def open_npz(path: str | Path) -> Iterator[NpzFile]:
         if file.read(2) != b"PK":
             action = "Save the arrays by `numpy.savez(path, name=array, ...)`."
             raise InputError(where, "format", "something else", "an NPZ archive", action)
-        with _translated_damage(where, "archive"):
+        with translated_damage(where, "archive", _WHOLE):
             archive = zipfile.ZipFile(file)
         with archive:
             yield NpzFile(path, archive)
@@ -126,17 +126,3 @@ def _fill(values: np.ndarray, read: Callable[[int], bytes]) -> None:
         start += len(part)
     if start < len(values):
         raise EOFError(f"{len(values) - start} bytes are missing")
-
-
-@contextmanager
-def _translated_damage(where: str, field: str) -> Iterator[None]:
-    try:
-        yield
-    except MTBKDError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy each complain in their own way of what was altered.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            with translated_errors(where):
-                raise
-        found = f"damage ({type(error).__name__}: {error})"
-        raise CorruptDataError(where, field, found, "a whole NPZ archive", COPY_AGAIN) from error

@@ -21,7 +21,7 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import ArrayLike, DTypeLike
 
-from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
+from mtbkd_jax.errors import CorruptDataError, InputError, MTBKDError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGED = ("DATA_LOSS", "FAILED_PRECONDITION", "NOT_FOUND")
@@ -60,6 +60,30 @@ def check_new_file(path: str | Path) -> None:
             "Choose another path, or remove it yourself: nothing is ever overwritten, unless a command has --overwrite."
         )
         raise InputError(str(path), "output file", "something there", "a new file", action)
+
+
+@contextmanager
+def translated_damage(path: str | Path, field: str, expected: str) -> Iterator[None]:
+    """Say that a file was altered, of whatever a library complains while it reads the content; our errors stay.
+
+    Libraries raise each their own classes there, some of them built-in ones, and an operating system's errors are of
+    the disk and not of the content, but for an offset that leads nowhere.
+
+    Raises:
+      CorruptDataError: if the content cannot be read.
+      StorageError: if the disk cannot.
+    """
+    try:
+        yield
+    except MTBKDError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            with translated_errors(path):
+                raise
+        reason = str(error).partition("\n")[0]
+        found = f"damage ({type(error).__name__}: {reason})"
+        raise CorruptDataError(str(path), field, found, expected, COPY_AGAIN) from error
 
 
 @contextmanager

@@ -16,10 +16,10 @@ import numpy as np
 
 from mtbkd_jax.checks import check_class_names, check_expansion
 from mtbkd_jax.data import sha256_of_file
-from mtbkd_jax.errors import CorruptDataError, InputError, MTBKDError
+from mtbkd_jax.errors import CorruptDataError, InputError
 from mtbkd_jax.imports.arrow_messages import is_compressed
 from mtbkd_jax.imports.tables import Column, Table, check_columns, rows_at_a_time
-from mtbkd_jax.storage import COPY_AGAIN, read_json, translated_errors
+from mtbkd_jax.storage import COPY_AGAIN, read_json, translated_damage, translated_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +28,7 @@ _STATE, _INFO = "state.json", "dataset_info.json"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _PLAIN_NAME = re.compile(r"\w[\w.=-]{,200}", re.ASCII)
 _BYTES_OF_NUMBER = 8
+_READABLE = "what Arrow can read"
 
 
 def open_parquet_table(path: str | Path) -> Table:
@@ -152,7 +153,7 @@ def _class_names(path: Path, columns: Sequence[str]) -> dict[str, tuple[str, ...
 
 def _columns(batch: "pa.RecordBatch", columns: Sequence[str], where: str, stored_bytes: int) -> list[Column]:
     """The named columns of a batch, once it is what it says it is."""
-    with _translated_damage(where):
+    with translated_damage(where, "content", _READABLE):
         batch.validate(full=True)
         return [_column(batch.column(name), where, name, stored_bytes) for name in columns]
 
@@ -210,7 +211,7 @@ def _is_text(kind: "pa.DataType") -> bool:
 def _parquet(path: str | Path, as_dictionary: Sequence[str] = ()) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    with _translated_damage(str(path)):
+    with translated_damage(str(path), "content", _READABLE):
         file = pq.ParquetFile(path, read_dictionary=list(as_dictionary), page_checksum_verification=True)
         with file:
             yield file
@@ -220,7 +221,11 @@ def _parquet(path: str | Path, as_dictionary: Sequence[str] = ()) -> Iterator[An
 def _stream(file: Path) -> Iterator[Any]:
     import pyarrow as pa
 
-    with _translated_damage(str(file)), pa.memory_map(str(file)) as content, pa.ipc.open_stream(content) as reader:
+    with (
+        translated_damage(str(file), "content", _READABLE),
+        pa.memory_map(str(file)) as content,
+        pa.ipc.open_stream(content) as reader,
+    ):
         yield reader
 
 
@@ -228,27 +233,13 @@ def _record_batches(file: Path) -> Iterator["pa.RecordBatch"]:
     """The batches of a stream, none of which is longer than what is stored."""
     import pyarrow as pa
 
-    with _translated_damage(str(file)), pa.memory_map(str(file)) as content:
+    with translated_damage(str(file), "content", _READABLE), pa.memory_map(str(file)) as content:
         for message in pa.ipc.MessageReader.open_stream(content):
             if is_compressed(message.metadata.to_pybytes()):
                 action = "Save it again by `Dataset.save_to_disk`, which compresses nothing."
                 raise InputError(str(file), "batch", "compressed buffers", "buffers as they are", action)
     with _stream(file) as reader:
         yield from reader
-
-
-@contextmanager
-def _translated_damage(where: str) -> Iterator[None]:
-    try:
-        yield
-    except MTBKDError:
-        raise
-    except Exception as error:  # pyarrow raises a class of its own for each status, some of them built-in ones.
-        if isinstance(error, OSError) and error.errno is not None:
-            with translated_errors(where):
-                raise
-        reason = str(error).partition("\n")[0]
-        raise CorruptDataError(where, "content", f"damage ({reason})", "what Arrow can read", COPY_AGAIN) from error
 
 
 def _check_pyarrow() -> None:

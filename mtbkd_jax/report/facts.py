@@ -136,7 +136,7 @@ def read_facts(path: Path) -> RunFacts:
         components=components,
         evidence_method=method,
         following=_following(path / "teachers.npz", len(run.class_names)),
-        choice=_read(path / "selection.json", lambda content: Choice.from_json({"powers": None} | content)),
+        choice=_read(path / "selection.json", Choice.from_json),
     )
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from mtbkd_jax.metrics import mean_by_class
 from mtbkd_jax.report.facts import Following, RunFacts
 from mtbkd_jax.report.judgement import Judgement
 from mtbkd_jax.report.markup import Html, printable
@@ -128,10 +129,7 @@ def weights_by_class(
     """Mean trust over the labelled training examples of each class, NaN where there is none."""
     label_of = dict(zip(examples.ids.tolist(), examples.labels.tolist(), strict=True))
     labels = np.array([label_of.get(name, -1) for name in following.ids.tolist()])
-    means = np.full((num_classes, len(following.components)), np.nan)
-    for label in np.unique(labels[labels >= 0]):
-        means[label] = following.weights[labels == label].mean(axis=0)
-    return means
+    return mean_by_class(following.weights, labels, num_classes)
 
 
 def _picture(examples: ShownExamples, row: int) -> Html | None:
