@@ -24,6 +24,7 @@ METRICS = {
 
 _OTHER_TITLES = {
     "auroc_multi": "multi AUROC",
+    "auroc_multi_second": "multi AUROC by second class",
     "error_detection_auroc": "error AUROC",
     "ood_auroc": "OOD AUROC",
     "share_r_hat_below_1.05": "R-hat ≤ 1.05",

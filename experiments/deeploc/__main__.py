@@ -8,8 +8,8 @@ tested on the fifth. Its proteins have
   others is all that is known about them.
 
 Every student's settings are chosen on its labels by the command itself. Beside it stands the same student without
-teachers, at the settings that the same cross-validation found best for it. ``multi AUROC`` says how well the mean
-deviance tells the proteins of the fold that have one compartment from those that have several.
+teachers, at the settings that the same cross-validation found best for it. How well the proteins of the fold that have
+one compartment are told from those that have several is said by two scores, see ``several``.
 
 Writes ``results.json`` (every run) and ``table.md`` (mean ± standard deviation over runs) to the folder of this file or
 to ``--out``, and replaces such files only where ``--overwrite`` is given; and, of the first features and number of
@@ -30,6 +30,8 @@ import numpy as np
 
 from experiments.deeploc.data import DEFAULT_DIRECTORY, DeepLoc, folds, read_deeploc, read_multilabel
 from experiments.deeploc.features import DEFAULT_FEATURES, FEATURES
+from experiments.deeploc.several import COLUMNS as SEVERAL_COLUMNS
+from experiments.deeploc.several import several_compartments
 from experiments.labels import label_subset
 from experiments.study import (
     METRICS,
@@ -42,10 +44,11 @@ from experiments.study import (
     write_results,
 )
 from mtbkd_jax.cli import main as mtbkd
-from mtbkd_jax.data import read_inputs, read_npz
+from mtbkd_jax.data import read_inputs
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.figures import deviance_by_class, save_figures, weights_by_class
-from mtbkd_jax.metrics import expected_calibration_error, mean_by_class, out_of_distribution_auroc
+from mtbkd_jax.metrics import expected_calibration_error, mean_by_class
+from mtbkd_jax.npz_files import read_npz
 from mtbkd_jax.runs import open_run
 from mtbkd_jax.storage import read_json, write_json
 
@@ -60,7 +63,7 @@ MT_BKD, NO_TEACHER = "MT-BKD", "no teacher"
 WITH_TEACHERS, WITHOUT_TEACHERS = "run", "no_teacher"
 """Folders of the two runs."""
 
-COLUMNS = (*METRICS, "auroc_multi", "share_r_hat_below_1.05", "seconds")
+COLUMNS = (*METRICS, *SEVERAL_COLUMNS, "share_r_hat_below_1.05", "seconds")
 POOLED_ECE, EXCESS = "ECE", "confidence less accuracy"
 FIT_OPTIONS = ("--kind", "logits", "--student.hidden", "128")
 
@@ -280,8 +283,8 @@ def _scores(run: Path, folder: Path, several: np.ndarray) -> dict[str, float | N
     """Its metrics; the seconds are None where the run was interrupted, or nobody took the time."""
     scores = read_json(_metrics_of(run)) | read_json(run / "diagnostics.json")
     opened = open_run(run)
-    one, more = (opened.predict(inputs).mean_deviance for inputs in (read_inputs(folder / "test.npz"), several))
-    scores["auroc_multi"] = out_of_distribution_auroc(np.asarray(one), np.asarray(more))
+    one, more = (opened.predict(inputs) for inputs in (read_inputs(folder / "test.npz"), several))
+    scores |= several_compartments((one.mean_deviance, more.mean_deviance), (one.probs, more.probs))
     scores["seconds"] = read_json(_seconds_of(run)) if _seconds_of(run).exists() else None
     return {key: scores[key] for key in COLUMNS}
 

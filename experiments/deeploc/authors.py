@@ -1,7 +1,7 @@
 """The authors' algorithm on DeepLoc, five-fold over the homology partition: ``python -m experiments.deeploc.authors``.
 
-Trains on four partitions with all their labels, and tests on the fifth, on each set of features. ``multi AUROC`` says
-how well the mean deviance tells the fold's proteins with one compartment from those with several.
+Trains on four partitions with all their labels, and tests on the fifth, on each set of features. How well the fold's
+proteins with one compartment are told from those with several is said by two scores, see ``several``.
 
 Writes ``results.json`` (every fold) and ``table.md`` (mean ± standard deviation over folds) to ``authors_algorithm``
 beside this file or to ``--out``, and replaces such files only where ``--overwrite`` is given.
@@ -15,12 +15,13 @@ import numpy as np
 from experiments.authors_algorithm import authors_algorithm
 from experiments.deeploc.data import DEFAULT_DIRECTORY, DeepLoc, folds, read_deeploc, read_multilabel
 from experiments.deeploc.features import FEATURES
+from experiments.deeploc.several import COLUMNS as SEVERAL_COLUMNS
+from experiments.deeploc.several import several_compartments
 from experiments.study import METRICS, results_files, rows_of, study_parser, write_comparison
-from mtbkd_jax.metrics import out_of_distribution_auroc
 from mtbkd_jax.runs import all_metrics
-from mtbkd_jax.uncertainty import mean_deviance
+from mtbkd_jax.uncertainty import mean_deviance, predictive_mean
 
-COLUMNS = (*METRICS, "auroc_multi", "seconds")
+COLUMNS = (*METRICS, *SEVERAL_COLUMNS, "seconds")
 
 
 def evaluate_fold(
@@ -46,7 +47,8 @@ def evaluate_fold(
     )
     deviance = np.asarray(mean_deviance(log_probs))
     metrics = all_metrics(np.asarray(log_probs[:, : test.size]), data.labels[test])
-    metrics["auroc_multi"] = out_of_distribution_auroc(deviance[: test.size], deviance[test.size :])
+    probs = np.asarray(predictive_mean(log_probs))
+    metrics |= several_compartments(*((of[: test.size], of[test.size :]) for of in (deviance, probs)))
     metrics["seconds"] = time.perf_counter() - start
     return {name: metrics[name] for name in COLUMNS}
 
