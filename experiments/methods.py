@@ -28,7 +28,7 @@ from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
-from mtbkd_jax.uncertainty import predictive_entropy
+from mtbkd_jax.uncertainty import predictive_entropy, predictive_mean
 from mtbkd_jax.weighting import uniform_weighting
 
 NO_TEACHER, KD, KD_BY_TRUST, MTBKD = "no teacher", "KD", "KD by learned trust", "MT-BKD"
@@ -106,7 +106,7 @@ def compare(
     """
     learn_key, classical_key, plain_key, sample_key = jax.random.split(key, 4)
     (lessons, _, choice), learning = timed(
-        learn, learn_key, task.inputs, task.labels, task.teacher_logits, student, config=config
+        learn, learn_key, task.inputs, task.labels, task.teacher_logits, student, groups=task.groups, config=config
     )
     plain, seconds = timed(sample_posterior, plain_key, student, lessons, choice.no_teacher, powers=None, config=config)
     rows = [
@@ -150,7 +150,7 @@ def single_draw(student: ClassicalStudent) -> Draws:
 def row_of(method: str, task: Task, student: Student, draws: Draws, seed: int, seconds: float) -> Row:
     """What the draws score on the test set, and on what lies outside of it; printed as it comes."""
     log_probs = draws.log_probs(student, task.test_inputs)
-    metrics = all_metrics(log_probs, task.test_labels, draws.weights)
+    metrics = _metrics(task, log_probs, draws.weights)
     if task.outside_inputs is not None:
         outside = draws.log_probs(student, task.outside_inputs)
         weights = None if draws.weights is None else jnp.asarray(draws.weights)
@@ -172,7 +172,15 @@ def teacher_rows(task: Task, seed: int) -> list[Row]:
     log_probs = np.asarray(jax.nn.log_softmax(task.test_teacher_logits))
     rows = []
     for teacher, name in enumerate(task.teacher_names):
-        metrics = all_metrics(log_probs[None, :, teacher], task.test_labels)
+        metrics = _metrics(task, log_probs[None, :, teacher])
         metrics |= {key: None for key in metrics if key.startswith("coverage")}
         rows.append({"method": f"teacher: {name}", "seed": seed, "ood_auroc": None, **metrics, "seconds": None})
     return rows
+
+
+def _metrics(task: Task, log_probs: np.ndarray, weights: np.ndarray | None = None) -> Row:
+    metrics: Row = dict(all_metrics(log_probs, task.test_labels, weights))
+    if task.further_metrics is not None:
+        mean = predictive_mean(jnp.asarray(log_probs), None if weights is None else jnp.asarray(weights))
+        metrics |= task.further_metrics(np.asarray(mean))
+    return metrics

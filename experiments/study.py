@@ -23,6 +23,8 @@ METRICS = {
 """The metrics of a run that tables show, and the titles of their columns."""
 
 _OTHER_TITLES = {
+    "macro_auroc": "AUROC, mean over labels",
+    "several_auroc": "several AUROC",
     "auroc_multi": "multi AUROC",
     "auroc_multi_second": "multi AUROC by second class",
     "error_detection_auroc": "error AUROC",

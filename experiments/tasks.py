@@ -1,5 +1,6 @@
 """Tasks: what students are distilled from and tested on; and those that several studies share."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ class Task(NamedTuple):
       test_labels: ``[M]``.
       test_teacher_logits: ``[M, G, C]``.
       outside_inputs: of no class that there is, to be told from the test inputs, ``[O, ...]``; None without such.
+      groups: the group of each example, ``[N]``, that settings are judged on as a whole; None where each stands alone.
+      further_metrics: of the predictive mean on the test set, ``[M, C]``, by name; None without such.
     """
 
     inputs: np.ndarray
@@ -34,6 +37,8 @@ class Task(NamedTuple):
     test_labels: np.ndarray
     test_teacher_logits: np.ndarray
     outside_inputs: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    further_metrics: Callable[[np.ndarray], dict[str, float]] | None = None
 
 
 def digits_task(seed: int, num_labels: int = NUM_LABELS) -> Task:

@@ -94,6 +94,13 @@ _NAMES_OF_MODULE = {
     "lessons": ("Lessons",),
     "likelihood": ("categorical_log_likelihood",),
     "metrics": ("classification_metrics",),
+    "multilabel": (
+        "MultilabelDistillation",
+        "MultilabelPrediction",
+        "distil_multilabel",
+        "multilabel_log_probs",
+        "predict_multilabel",
+    ),
     "posterior_sampling": ("sample_posterior",),
     "posterior": (
         "find_mode",

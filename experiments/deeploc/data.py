@@ -18,6 +18,7 @@ from mtbkd_jax.errors import InputError
 
 DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "deeploc"
 TEACHER_NAMES = ("esm2_650m", "prott5_xl")
+NUM_COMPARTMENTS = 10
 
 _PUBLISHED = Path("as_published") / "data_our_train_sample.csv"
 _SEQUENCE_FIELDS = ("sequence_bytes", "sequence_offsets")
@@ -93,6 +94,20 @@ def read_multilabel(
     fields = _read_fields(Path(directory), "multilabel_dev.npz", (model, "partition", *_SEQUENCE_FIELDS))
     inputs = student_inputs(FEATURES[features], fields[model], _sequences(fields))
     return inputs, fields["partition"].astype(np.int32)
+
+
+def proteins_with_any_compartments(
+    directory: str | Path = DEFAULT_DIRECTORY,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those with one compartment, then those with several: hidden states, ``label_matrix``, ``partition``; sequences.
+
+    Raises:
+      InputError: if a file or a field is missing.
+    """
+    needed = ("unirep64", "unirep256", "label_matrix", "partition", *_SEQUENCE_FIELDS)
+    one, several = (_read_fields(Path(directory), name, needed) for name in ("train.npz", "multilabel_dev.npz"))
+    fields = {name: np.concatenate([one[name], several[name]]) for name in needed if name not in _SEQUENCE_FIELDS}
+    return fields, _sequences(one) + _sequences(several)
 
 
 def folds(partition: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
