@@ -13,6 +13,7 @@ from mtbkd_jax.examples import (
     labelled_first,
     minibatch_of_blocks,
     rows_of_epoch,
+    steps_of_epoch,
     stratified_minibatch,
 )
 from mtbkd_jax.samplers import sghmc
@@ -217,3 +218,26 @@ def test_what_devices_draw_from_their_blocks_is_unbiased_and_the_same_together(e
 
 def test_a_batch_of_all_rows_is_all_blocks(examples):
     assert minibatch_of_blocks(examples.labels, NUM_EXAMPLES, 4) is all_blocks
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_rows_of_a_sample_count_for_those_they_stand_for_in_every_batch(examples, num_blocks):
+    stands_for = jnp.where(examples.labels >= 0, 1.0, 3.5)
+    sample = examples._replace(stands_for=stands_for)
+    total = float((stands_for * examples.inputs[:, 0]).sum())
+
+    def summed(batch):
+        return float((batch.weights * batch.examples.inputs[:, 0]).sum())
+
+    key = BatchKey(jax.random.key(0), 0)
+    assert summed(full_batch(key, sample)) == pytest.approx(total)
+    assert summed(all_blocks(key, in_blocks(sample, num_blocks))) == pytest.approx(total)
+    draw = minibatch_of_blocks(examples.labels, 8, num_blocks)
+    steps = steps_of_epoch(NUM_LABELLED, NUM_UNLABELLED, 8, num_blocks)
+    assert (NUM_UNLABELLED, num_blocks, steps) in {(34, 1, 8), (34, 2, 8)}
+    batches = jax.vmap(lambda step: draw(BatchKey(jax.random.key(0), step), in_blocks(sample, num_blocks)))(
+        jnp.arange(4000)
+    )
+    sums = (batches.weights * batches.examples.inputs[..., 0]).sum(1)
+    # Batches of an epoch cancel, so that this is more than the error of the mean.
+    assert float(sums.mean()) == pytest.approx(total, abs=4 * float(sums.std()) / np.sqrt(4000))
