@@ -147,6 +147,36 @@ def copy_data(data: Any, mesh: Mesh, num_blocks: int) -> Any:
     return _copy(data, NamedSharding(mesh, specs_with_data(num_blocks)[0]))
 
 
+def own_blocks(mesh: Mesh, num_blocks: int) -> list[int]:
+    """Numbers of the blocks of data that devices of this process hold."""
+    if num_blocks == 1:
+        return [0]
+    by_device = np.arange(num_blocks).reshape(mesh.shape[DATA_AXIS], -1)
+    is_own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+    return np.unique(by_device[np.nonzero(np.reshape(is_own, mesh.devices.shape))[1]]).tolist()
+
+
+def copy_own_blocks(data: Any, mesh: Mesh, num_blocks: int) -> Any:
+    """``copy_data`` where each process has the rows of ``own_blocks`` alone, one block after the other."""
+    sharding = NamedSharding(mesh, specs_with_data(num_blocks)[0])
+    if sharding.is_fully_addressable:
+        return copy_data(data, mesh, num_blocks)
+    blocks = own_blocks(mesh, num_blocks)
+
+    def copy(leaf: Any) -> Any:
+        own = np.asarray(leaf).reshape(len(blocks), -1, *leaf.shape[1:])
+        length = own.shape[1]
+
+        def of_device(index: Any) -> np.ndarray:
+            first, last, _ = index[0].indices(num_blocks * length)
+            rows = own[blocks.index(first // length) : blocks.index((last - 1) // length) + 1]
+            return rows.reshape(-1, *leaf.shape[1:])
+
+        return jax.make_array_from_callback((num_blocks * length, *leaf.shape[1:]), sharding, of_device)
+
+    return jax.tree.map(copy, data)
+
+
 def own_chains(stacked: Array) -> Int[np.ndarray, " own"]:
     """Numbers of the chains that this process has to write, of an array that is stacked over chains."""
     numbers = np.arange(stacked.shape[0])

@@ -70,6 +70,9 @@ class DistillationConfig:
       defensive_weight: prior weight of the wide component of the weight-space prior, 0 for none of it.
       budget: length of the chains that score a candidate.
       sampling: how the posterior is sampled.
+      rows_in_memory: how many rows of the data fit in memory, those with a label included; None holds all of them.
+        Where there are more, all rows with a label and a random sample of the others are learned from, and chains see
+        windows on the others that change as they go (``windows``).
     """
 
     softening: float = 1.0
@@ -78,6 +81,7 @@ class DistillationConfig:
     defensive_weight: float = 0.05
     budget: Budget = field(default_factory=Budget)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    rows_in_memory: int | None = None
 
 
 def check_configuration(config: DistillationConfig) -> None:
@@ -95,6 +99,12 @@ def check_configuration(config: DistillationConfig) -> None:
     _check_settings(config.settings)
     _check_budget(config.budget)
     check_sampling(config.sampling)
+    if config.rows_in_memory is not None:
+        check_whole("configuration", 2, rows_in_memory=config.rows_in_memory)
+        if config.sampling.sampler in ADAPTED_SAMPLERS:
+            found = f"{config.rows_in_memory} with {config.sampling.sampler}, which uses all rows in every step"
+            expected, action = "None, or a sampler that steps on minibatches", "Sample by sghmc or sgld."
+            raise InputError("configuration", "rows_in_memory", found, expected, action)
 
 
 def check_sampling(sampling: SamplingConfig) -> None:
