@@ -56,6 +56,7 @@ _NAMES_OF_MODULE = {
         "Distillation",
         "distil",
         "learn",
+        "unlabelled_rows",
     ),
     "draws": (
         "create_draws",
@@ -120,6 +121,10 @@ _NAMES_OF_MODULE = {
         "regression_metrics",
         "with_noise",
     ),
+    "rows": (
+        "FileRows",
+        "open_rows",
+    ),
     "samplers": (
         "hmc",
         "nuts",
@@ -168,6 +173,7 @@ _NAMES_OF_MODULE = {
         "fixed_weighting",
         "uniform_weighting",
     ),
+    "windows": ("Windows",),
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}
 

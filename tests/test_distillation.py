@@ -23,6 +23,7 @@ from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.settings import PosteriorSettings, no_teacher
 from mtbkd_jax.students import mlp
 from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.weighting import entropy_weighting
 
 STUDENT = mlp(num_features=2, hidden=(4,), num_classes=2)
 GIVEN = DistillationConfig(settings=GivenSettings(1.0, 5.0, 0.05, 1.0, 1.0, 1.0))
@@ -277,11 +278,12 @@ def test_a_schedule_is_refused_where_the_step_size_is_adapted(lessons):
         )
 
 
-STREAMED = replace(
-    GIVEN,
+STREAMED = DistillationConfig(
+    settings=GivenSettings(1.0, 5.0, float("inf"), 1.0, 1.0, 1.0),
+    sampling=SamplingConfig(num_chains=2, num_burn_in=20, num_draws=6, thinning=5, num_mode_steps=50, batch_size=16),
     rows_in_memory=60,
-    sampling=SamplingConfig(num_burn_in=20, num_draws=6, thinning=5, num_mode_steps=50, batch_size=16),
 )
+distilled = partial(distil, student=STUDENT, seed=0, weighting=entropy_weighting())
 
 
 def read_by_rows(array):
@@ -301,19 +303,19 @@ def read_by_rows(array):
 def test_a_sample_is_learned_from_and_the_other_rows_are_streamed(arrays, monkeypatch):
     monkeypatch.setattr("mtbkd_jax.rows.ROWS_AT_A_TIME", 50)
     inputs, labels, logits = arrays
-    result = distil(read_by_rows(inputs), labels, read_by_rows(logits), STUDENT, seed=0, config=STREAMED)
+    result = distilled(read_by_rows(inputs), labels, read_by_rows(logits), config=STREAMED)
     assert result.order.size == 60
     np.testing.assert_array_equal(np.sort(result.order[:NUM_LABELLED]), np.arange(NUM_LABELLED))
     np.testing.assert_array_equal(result.lessons.examples.inputs, inputs[result.order])
     np.testing.assert_array_equal(result.lessons.examples.stands_for, np.repeat([1.0, 2.0], [NUM_LABELLED, 20]))
-    again = distil(inputs, labels, logits, STUDENT, seed=0, config=STREAMED)
+    again = distilled(inputs, labels, logits, config=STREAMED)
     jax.tree.map(np.testing.assert_array_equal, again.posterior.run.positions, result.posterior.run.positions)
 
 
 def test_where_all_rows_fit_nothing_is_streamed(arrays):
     config = replace(STREAMED, rows_in_memory=None)
-    plain = distil(*arrays, STUDENT, seed=0, config=config)
-    roomy = distil(*arrays, STUDENT, seed=0, config=replace(config, rows_in_memory=NUM_EXAMPLES))
+    plain = distilled(*arrays, config=config)
+    roomy = distilled(*arrays, config=replace(config, rows_in_memory=NUM_EXAMPLES))
     jax.tree.map(np.testing.assert_array_equal, plain.posterior.run.positions, roomy.posterior.run.positions)
     assert roomy.lessons.examples.stands_for is None
 
@@ -326,11 +328,12 @@ def test_streaming_is_refused_where_it_cannot_be_right(arrays):
 
     with pytest.raises(InputError, match="own_rule, which weighs no rows but those"):
         learn(jax.random.key(0), inputs, labels, logits, STUDENT, weighting=own_rule, config=STREAMED)
-    learn(jax.random.key(0), inputs, labels, logits, STUDENT, weighting=own_rule, config=GIVEN)
+    in_memory = replace(STREAMED, rows_in_memory=None)
+    learn(jax.random.key(0), inputs, labels, logits, STUDENT, weighting=own_rule, config=in_memory)
     with pytest.raises(InputError, match=r"rows_in_memory: found 60 with hmc"):
-        distil(*arrays, STUDENT, seed=0, config=replace(STREAMED, sampling=SamplingConfig(sampler="hmc")))
+        distilled(*arrays, config=replace(STREAMED, sampling=SamplingConfig(sampler="hmc")))
     with pytest.raises(InputError, match="40 rows with a label"):
-        distil(*arrays, STUDENT, seed=0, config=replace(STREAMED, rows_in_memory=40))
+        distilled(*arrays, config=replace(STREAMED, rows_in_memory=40))
 
 
 @pytest.mark.parametrize("name", ["inputs", "teacher_logits"])
