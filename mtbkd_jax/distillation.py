@@ -36,7 +36,7 @@ from mtbkd_jax.checks import (
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.draws import DrawStore
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.examples import Examples, labelled_first, minibatch_for
+from mtbkd_jax.examples import Examples, labelled_first, minibatch_for, noise_beyond_sample
 from mtbkd_jax.folds import are_enough, deal_folds
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, check_labels_to_stack_by, sample_posterior
@@ -296,13 +296,15 @@ def _sampled(
     known = _checked_labels(labels, all_inputs.shape[0], all_logits.shape[2])
     num_blocks = config.sampling.num_data_blocks
     order = sample_of_rows(key, known, config.rows_in_memory, num_blocks=num_blocks)
+    num_unlabelled, num_sampled = int((known < 0).sum()), int((known[order] < 0).sum())
+    # Refused at once, and not where the chains start.
+    noise_beyond_sample(len(order) - num_sampled, num_sampled, num_unlabelled, config.sampling.batch_size)
     if is_new:
         check_finite_rows(all_inputs, "distil", "inputs")
         check_finite_rows(all_logits, "distil", "teacher_logits")
     logits = check_finite(all_logits[order], "distil", "teacher_logits")
     _refuse_probabilities(logits)
-    num_unlabelled = int((known < 0).sum())
-    counts = np.where(known[order] < 0, num_unlabelled / (known[order] < 0).sum(), 1.0)
+    counts = np.where(known[order] < 0, num_unlabelled / num_sampled, 1.0)
     sampled_inputs = check_finite(all_inputs[order], "distil", "inputs")
     return _Seen(order, sampled_inputs, known[order], logits, jnp.asarray(counts, jnp.float32))
 

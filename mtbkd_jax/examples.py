@@ -149,6 +149,33 @@ def steps_of_epoch(num_labelled: int, num_unlabelled: int, batch_size: int, num_
     return -(-num_unlabelled // num_blocks) // count
 
 
+def noise_beyond_sample(num_labelled: int, num_sampled: int, num_unlabelled: int, batch_size: int) -> float:
+    """By how much gradients on minibatches of all rows vary more than on those of a sample of them.
+
+        (1 − b / N) / (1 − b / n)        b rows without a label of a batch, n of the sample, N of the data
+
+    for rows that are drawn without replacement; those with a label are in the sample, and taken to vary as the others.
+
+    Args:
+      num_labelled: rows with a label.
+      num_sampled: rows without one, of the sample.
+      num_unlabelled: rows without one, of the data.
+      batch_size: rows drawn.
+
+    Raises:
+      InputError: if a batch takes the whole sample, which then tells nothing of how it varies.
+
+    >>> noise_beyond_sample(10, 20, 1000, 20)
+    1.98
+    """
+    count = min(_counts_of_strata(num_labelled, num_sampled, batch_size)[1], num_sampled)
+    if count == num_sampled:
+        found = f"{batch_size}, which takes all {num_sampled} rows without a label that are in memory"
+        action = "Lower it, or raise rows_in_memory."
+        raise InputError("sampling", "batch_size", found, "a part of them", action)
+    return (1 - count / num_unlabelled) / (1 - count / num_sampled)
+
+
 @cache
 def _block_minibatch(
     num_labelled: int, num_unlabelled: int, batch_size: int, num_blocks: int

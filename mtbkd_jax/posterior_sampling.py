@@ -57,6 +57,7 @@ from mtbkd_jax.examples import (
     in_blocks,
     minibatch_for,
     minibatch_of_blocks,
+    noise_beyond_sample,
     steps_of_epoch,
 )
 from mtbkd_jax.function_prior import dirichlet_components
@@ -331,8 +332,9 @@ def _prepare(
     if np.isfinite(settings.center_scale):
         starts = _moved_to_components(starts, lessons, component_of_chain)
     modes, curvatures, noises = jax.tree.map(jnp.asarray, from_first(climb(mode_key, starts, own, first_powers)))
+    noise = float(jnp.max(noises)) * _noise_of_all_rows(examples, sampling.batch_size)
     sampler, step_size = _sampler_and_step_size(
-        posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), float(jnp.max(noises))
+        posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), noise
     )
     return _Prepared(
         settings,
@@ -349,6 +351,15 @@ def _prepare(
         chain_key,
         evidence_key,
     )
+
+
+def _noise_of_all_rows(examples: Examples, batch_size: int) -> float:
+    """What the noise of minibatches of the examples is multiplied by, where these are a sample."""
+    if examples.stands_for is None:
+        return 1.0
+    is_labelled, stands_for = np.asarray(examples.labels) >= 0, np.asarray(examples.stands_for)
+    num_labelled, num_unlabelled = int(is_labelled.sum()), round(float(stands_for[~is_labelled].sum()))
+    return noise_beyond_sample(num_labelled, is_labelled.size - num_labelled, num_unlabelled, batch_size)
 
 
 def _run_chains(

@@ -12,6 +12,7 @@ from mtbkd_jax.examples import (
     in_blocks,
     labelled_first,
     minibatch_of_blocks,
+    noise_beyond_sample,
     rows_of_epoch,
     steps_of_epoch,
     stratified_minibatch,
@@ -241,3 +242,27 @@ def test_rows_of_a_sample_count_for_those_they_stand_for_in_every_batch(examples
     sums = (batches.weights * batches.examples.inputs[..., 0]).sum(1)
     # Batches of an epoch cancel, so that this is more than the error of the mean.
     assert float(sums.mean()) == pytest.approx(total, abs=4 * float(sums.std()) / np.sqrt(4000))
+
+
+def test_the_noise_of_minibatches_of_all_rows_is_known_from_a_sample():
+    values, num_sampled, batch_size = np.random.default_rng(0).normal(size=60), 20, 12
+    draw = stratified_minibatch(num_labelled=0, num_unlabelled=num_sampled, batch_size=batch_size)
+
+    def sums(key):
+        """Sums over batches of a sample, of which each row stands for three."""
+        sample_key, batch_key = jax.random.split(key)
+        sample = jax.random.choice(sample_key, jnp.asarray(values, jnp.float32), (num_sampled,), replace=False)
+        examples = Examples(sample[:, None], jnp.full(num_sampled, -1), stands_for=jnp.full(num_sampled, 3.0))
+        batches = jax.vmap(lambda step: draw(BatchKey(batch_key, step), examples))(jnp.arange(40))
+        return (batches.weights * batches.examples.inputs[..., 0]).sum(1)
+
+    found = np.asarray(jax.vmap(sums)(jax.random.split(jax.random.key(1), 4000)))
+    within = found.var(axis=1, ddof=1).mean()
+    # 4,000 samples, one batch of each: the variance of all batches to √(2 / 4,000), and that within samples better.
+    factor = noise_beyond_sample(0, num_sampled, values.size, batch_size)
+    assert found[:, 0].var() == pytest.approx(factor * within, rel=4 * np.sqrt(2 / 4000))
+
+
+def test_a_batch_that_takes_the_whole_sample_is_refused():
+    with pytest.raises(InputError, match="batch_size: found 30, which takes all 20 rows without a label"):
+        noise_beyond_sample(5, 20, 100, 30)

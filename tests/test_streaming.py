@@ -24,8 +24,8 @@ OPTIONS = [
     *("--sampling.num-mode-steps", "20", "--sampling.num-burn-in", "20", "--sampling.batch-size", "40"),
     *("--sampling.num-draws", "320", "--sampling.thinning", "2", "--checkpoint-seconds", "0"),
 ]
-# A batch has 20 of the 60 rows without a label in memory, so that a window lasts 3 steps of 660; the first hundred draws are
-# on the disk when the third hundred begins, with window 140.
+# A batch has 20 of the 60 rows without a label in memory, so that a window lasts 3 steps of 660. The first 100 draws
+# are on the disk when the third hundred begins, with window 140.
 
 
 @pytest.fixture(scope="module")
