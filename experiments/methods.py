@@ -108,7 +108,7 @@ def compare(
     (lessons, _, choice), learning = timed(
         learn, learn_key, task.inputs, task.labels, task.teacher_logits, student, config=config
     )
-    plain, seconds = timed(sample_posterior, plain_key, student, lessons, choice.no_teacher, config=config)
+    plain, seconds = timed(sample_posterior, plain_key, student, lessons, choice.no_teacher, powers=None, config=config)
     rows = [
         *teacher_rows(task, seed),
         row_of(NO_TEACHER, task, student, draws_of(plain, choice.no_teacher), seed, learning + seconds),
@@ -117,10 +117,15 @@ def compare(
     for name, loss in losses.items():
         students[name], seconds = timed(distil_classically, classical_key, student, lessons, config, loss=loss)
         rows.append(row_of(name, task, student, single_draw(students[name]), seed, seconds))
-    posterior, seconds = timed(sample_posterior, sample_key, student, lessons, choice.settings, config=config)
+    posterior, seconds = timed(
+        sample_posterior, sample_key, student, lessons, choice.settings, powers=choice.powers, config=config
+    )
     draws = draws_of(posterior, choice.settings)
-    chosen = {name: float(value) for name, value in choice.settings._asdict().items()}
-    rows.append({**row_of(MTBKD, task, student, draws, seed, learning + seconds), "settings": chosen})
+    chosen = {
+        "settings": choice.settings.to_json(),
+        "powers": None if choice.powers is None else choice.powers._asdict(),
+    }
+    rows.append(row_of(MTBKD, task, student, draws, seed, learning + seconds) | chosen)
     return Comparison(rows, lessons, students, draws)
 
 

@@ -33,7 +33,6 @@ from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Budget, Choice, GivenSettings
 from mtbkd_jax.settings import PosteriorSettings, Powers
-from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, predictive_mean
@@ -177,7 +176,7 @@ def run_draw(
             "seed": seed,
             **metrics,
             "seconds": time.perf_counter() - start,
-            "settings": {name: finite_or_none(value) for name, value in settings._asdict().items()},
+            "settings": settings.to_json(),
             "powers": None if powers is None else powers._asdict(),
         }
 

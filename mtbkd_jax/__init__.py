@@ -121,6 +121,7 @@ _NAMES_OF_MODULE = {
         "regression_metrics",
         "with_noise",
     ),
+    "report": ("report_page",),
     "rows": (
         "FileRows",
         "open_rows",

@@ -25,6 +25,11 @@ Names = Sequence[Any] | np.ndarray
 SUM_TOLERANCE = 0.01
 """How far from one the probabilities of an example may sum: room for float16 and for three printed decimals."""
 
+FREE_BYTES = 2**28
+"""Memory that may be taken whatever it comes from."""
+
+_MOST_EXPANSION = 100
+_LAST_CODE_POINT, _SURROGATES = 0x10FFFF, (0xD800, 0xDFFF)
 _POSITIVE = "a finite number above zero"
 _NOT_NEGATIVE = "a finite number, zero or above"
 
@@ -113,6 +118,20 @@ def check_same(where: str, found: Any, expected: Any, name: str = "") -> None:
     elif found != expected:
         action = "Go on with the options and the input files that it was begun with, or begin anew elsewhere."
         raise InputError(where, name, f"{found}", f"{expected}, as is asked for now", action)
+
+
+def check_expansion(num_bytes: int, stored_bytes: int, where: str, field: str) -> None:
+    """Refuse what takes far more memory than it takes where it is stored, so that no small file fills the memory.
+
+    >>> check_expansion(10**12, 10**6, "bomb.npz", "inputs")
+    Traceback (most recent call last):
+    mtbkd_jax.errors.InputError: bomb.npz: inputs: found 1,000,000,000,000 bytes that are stored as 1,000,000, expected
+    100 times as many at the most. If that is what they are, save them uncompressed, or in several files.
+    """
+    if num_bytes > FREE_BYTES and num_bytes > _MOST_EXPANSION * stored_bytes:
+        found = f"{num_bytes:,} bytes that are stored as {stored_bytes:,}"
+        action = "If that is what they are, save them uncompressed, or in several files."
+        raise InputError(where, field, found, f"{_MOST_EXPANSION} times as many at the most", action)
 
 
 def check_numbers(values: ArrayLike, where: str, field: str) -> Float[np.ndarray, "..."]:
@@ -270,8 +289,29 @@ def _check_numbers(value: Any, expected: str, where: str, field: str) -> None:
     raise InputError(where, field, f"{value}", expected, "Pass another value.")
 
 
+def check_text(texts: Sequence[str] | np.ndarray, where: str, field: str) -> np.ndarray:
+    """Return text as an array, whose elements all have room for the longest of them.
+
+    Raises:
+      InputError: if that takes far more memory than the text itself, or there is something in it that is no text.
+    """
+    if isinstance(texts, np.ndarray):
+        array = texts
+    else:
+        longest, num_letters = max(map(len, texts), default=0), sum(map(len, texts))
+        check_expansion(4 * longest * len(texts), num_letters + len(texts), where, field)
+        array = np.array(texts, str)
+    if array.dtype.kind == "U" and array.size:
+        points = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("=")).view(np.uint32)
+        if ((points > _LAST_CODE_POINT) | ((points >= _SURROGATES[0]) & (points <= _SURROGATES[1]))).any():
+            found, action = "numbers that stand for no letter", "Save it again as text, in UTF-8 where you can choose."
+            raise InputError(where, field, found, "text", action)
+    return array
+
+
 def _check_names(names: Names, of: str, where: str, field: str) -> np.ndarray:
-    array = np.asarray(names)
+    is_text = not isinstance(names, np.ndarray) and all(isinstance(name, str) for name in names)
+    array = check_text(names, where, field) if is_text or isinstance(names, np.ndarray) else np.asarray(names)
     if array.ndim != 1:
         expected = f"a flat array, one for each {of}"
         raise InputError(where, field, f"an array of shape {array.shape}", expected, "Give a flat array.")

@@ -1,4 +1,4 @@
-"""The command line: ``mtbkd run``, ``teach``, ``fit``, ``predict``, ``evaluate``, ``status`` and ``import-deeploc``.
+"""The command line: ``mtbkd run``, ``teach``, ``fit``, ``predict``, ``evaluate``, ``report``, ``status`` and imports.
 
 It adds nothing that the library cannot do.
 
@@ -188,6 +188,27 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write a page about finished runs that any browser opens, with nothing from the network."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The runs' directories; several are put side by side."""
+    out: Path
+    """The HTML file to write."""
+    data: Path | None = None
+    """An NPZ file with ``inputs`` and ``labels`` that the runs have not seen, and perhaps ``ids`` and
+    ``images [N, height, width]`` or ``texts [N]`` to be shown; the digits study has its own."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+
+    def __call__(self) -> None:
+        """Write it."""
+        from mtbkd_jax.report.job import run_report
+
+        run_report(self)
+
+
+@dataclass(frozen=True)
 class Status:
     """Say how far a run has come, while it is written or after it was interrupted."""
 
@@ -201,6 +222,84 @@ class Status:
         from mtbkd_jax.status import print_status
 
         print_status(self.run, as_json=self.json)
+
+
+@dataclass(frozen=True)
+class ImportData:
+    """Write columns of a table of examples as the NPZ file that the other commands take for ``--data``."""
+
+    file: tyro.conf.Positional[Path]
+    """A CSV, NPZ, Parquet or safetensors file, or a directory that ``Dataset.save_to_disk`` of Hugging Face made."""
+    out: Path
+    """The NPZ file to write; it must not exist."""
+    inputs: tuple[str, ...]
+    """Columns of numbers, by their names or by patterns like 'pixel_*', or one column of text."""
+    label: str | None = None
+    """The column of labels, whole numbers from 0 or names; where a cell is empty, or there is no such column, the
+    examples have no label."""
+    ids: str | None = None
+    """The column of ids; by default that called ``id`` or ``ids``, or else the numbers of the rows from 0."""
+    groups: str | None = None
+    """The column that says which examples resemble each other."""
+    class_names: tuple[str, ...] = ()
+    """In the order of the labels; by default what the file says, or else the names among the labels in alphabetical
+    order."""
+
+    def __call__(self) -> None:
+        """Import."""
+        from mtbkd_jax.imports import import_data
+
+        imported = import_data(
+            self.file,
+            self.out,
+            inputs=self.inputs,
+            label=self.label,
+            ids=self.ids,
+            groups=self.groups,
+            class_names=self.class_names or None,
+        )
+        print(f"Wrote {imported.path}: {imported.num_examples} examples, {imported.num_labelled} with a label")
+        if imported.class_names is not None:
+            print(f"Classes from 0: {', '.join(imported.class_names)}")
+
+
+@dataclass(frozen=True)
+class ImportTeacher:
+    """Write columns of a table as the outputs of one teacher, as ``fit`` takes them for ``--teachers``."""
+
+    file: tyro.conf.Positional[Path]
+    """A CSV, NPZ, Parquet or safetensors file, or a directory that ``Dataset.save_to_disk`` of Hugging Face made."""
+    out: Path
+    """Where the outputs are written: a directory that does not exist or is empty."""
+    name: str
+    """What the teacher is called."""
+    outputs: tuple[str, ...] = ()
+    """A column for each class, by names or by patterns like 'prob_*', or one column that holds lists or a matrix; by
+    default all columns but that of the ids."""
+    ids: str | None = None
+    """The column of ids; by default that called ``id`` or ``ids``, or else the numbers of the rows from 0."""
+    kind: Literal["logits", "probabilities"] | None = None
+    """What the outputs are; logits by default, unless they look otherwise."""
+    class_names: tuple[str, ...] = ()
+    """In the order of the outputs; by default what the file says, or else the names of the columns."""
+    softening: float | None = None
+    """The temperature that the logits were divided by already, if any."""
+
+    def __call__(self) -> None:
+        """Import."""
+        from mtbkd_jax.imports import import_teacher
+
+        outputs = import_teacher(
+            self.file,
+            self.out,
+            name=self.name,
+            outputs=self.outputs,
+            ids=self.ids,
+            kind=self.kind,
+            class_names=self.class_names or None,
+            softening=self.softening,
+        )
+        print(f"Wrote {outputs.where}: {outputs.num_examples} examples, {outputs.num_classes} classes")
 
 
 @dataclass(frozen=True)
@@ -226,7 +325,10 @@ Command = (
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Status, tyro.conf.subcommand("status")]
+    | Annotated[ImportData, tyro.conf.subcommand("import-data")]
+    | Annotated[ImportTeacher, tyro.conf.subcommand("import-teacher")]
     | Annotated[ImportDeepLoc, tyro.conf.subcommand("import-deeploc")]
 )
 

@@ -21,7 +21,7 @@ class SamplingConfig:
 
     Attributes:
       sampler: SGHMC and SGLD step on minibatches; HMC and NUTS on all of the data, with adaptation, and are exact.
-      num_chains: chains; they start at the teachers' centers in turn, and the last one at random.
+      num_chains: chains; they start around the prior's centers, and where it has none as students are initialised.
       num_mode_steps: Adam steps of each of the two stages from a start to the mode nearby, before any sampling.
       num_burn_in: steps before the first draw (for HMC and NUTS, the steps of adaptation).
       num_draws: draws kept of each chain.

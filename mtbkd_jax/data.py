@@ -1,13 +1,6 @@
-"""The student's data: read from NPZ files, checked, and standardized.
-
-An NPZ file is never unpickled: it may come from anywhere.
-"""
+"""The student's data: read from NPZ files, checked, and standardized."""
 
 import hashlib
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +20,10 @@ from mtbkd_jax.checks import (
     check_same_number,
     some,
 )
-from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.errors import InputError
+from mtbkd_jax.npz_files import read_npz
 from mtbkd_jax.rows import Rows, blocks, open_rows
-from mtbkd_jax.storage import COPY_AGAIN, translated_errors
+from mtbkd_jax.storage import translated_errors
 
 
 @dataclass(frozen=True)
@@ -157,42 +151,6 @@ def read_inputs(path: str | Path, *, inputs_field: str = "inputs") -> Float[np.n
     return _check_inputs(read_npz(path, required=(inputs_field,))[inputs_field], str(path), inputs_field)
 
 
-def read_npz(path: str | Path, *, required: Sequence[str] = (), optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Read some fields of an NPZ file into memory.
-
-    Raises:
-      InputError: if there is no such file, it is no NPZ archive, or a field is missing or holds Python objects.
-      CorruptDataError: if it was truncated or altered.
-    """
-    where = str(path)
-    with _opened_npz(path) as archive:
-        if missing := [name for name in required if name not in archive]:
-            found = f"only the fields {', '.join(archive.files) or '(none)'}"
-            raise InputError(where, missing[0], found, "a field of that name", "Save it, or say how it is called.")
-        return {name: _read_field(archive, name, where) for name in (*required, *optional) if name in archive}
-
-
-def fields_of_npz(path: str | Path) -> tuple[str, ...]:
-    """Names of the fields of an NPZ file; raises as :func:`read_npz` does."""
-    with _opened_npz(path) as archive:
-        return tuple(archive.files)
-
-
-@contextmanager
-def _opened_npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
-    where = str(path)
-    try:
-        with translated_errors(path), open(path, "rb") as file:
-            if file.read(2) != b"PK":
-                action = "Save the arrays by `numpy.savez(path, name=array, ...)`."
-                raise InputError(where, "format", "something else", "an NPZ archive", action)
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise CorruptDataError(where, "archive", f"damage ({error})", "a whole NPZ archive", COPY_AGAIN) from error
-
-
 def row_ids(num_examples: int) -> np.ndarray:
     """Ids for examples that have none: the numbers of the rows, from 0.
 
@@ -298,13 +256,3 @@ def _check_shape(shape: tuple[int, ...], where: str, field: str) -> None:
     if len(shape) < 2 or 0 in shape:
         action = "Give a row for each example; a single feature is a column, `inputs[:, None]`."
         raise InputError(where, field, f"an array of shape {shape}", "[examples, features ...]", action)
-
-
-def _read_field(archive: np.lib.npyio.NpzFile, name: str, where: str) -> np.ndarray:
-    try:
-        return archive[name]
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            action = f"Save it again with a type of its own, for example `{name}.astype(str)` or `.astype('float32')`."
-            raise InputError(where, name, "Python objects", "numbers or text", action) from error
-        raise CorruptDataError(where, name, f"damage ({error})", "an array of NumPy", COPY_AGAIN) from error

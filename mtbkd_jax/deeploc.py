@@ -13,7 +13,6 @@ The teachers' files are called ``probs`` and hold logits. There are no embedding
 are the features of :mod:`mtbkd_jax.composition`.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from jaxtyping import Float, Int
 from mtbkd_jax import storage
 from mtbkd_jax.checks import check_ids, check_labels, check_num_examples, check_same_number
 from mtbkd_jax.composition import composition_features, composition_names
+from mtbkd_jax.csv_files import csv_columns
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.teacher_files import read_teacher_file
 from mtbkd_jax.teachers import write_teacher_outputs
@@ -47,7 +47,6 @@ TEACHER_FILES = {"esm2_650m": "ESM_650M_probs_sample.csv", "prott5_xl": "T5_prob
 _FOLDERS = (".", "data", "teacher_pred_prob")
 _REPOSITORY = "the authors' repository AnonymousSub1/MTBKD"
 _CLONE_AGAIN = f"Clone {_REPOSITORY} again, or correct the file."
-_LONGEST_CELL = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +83,9 @@ def read_clone(directory: str | Path) -> DeepLocClone:
     """
     directory = Path(directory)
     path = _found(directory, TRAIN_FILE)
-    rows = _read_csv(path, ("ACC", "Partition", *CLASS_NAMES, "Sequence", "Label"))
+    rows = csv_columns(path, ("ACC", "Partition", *CLASS_NAMES, "Sequence", "Label"), _CLONE_AGAIN)
     check_num_examples(len(rows), str(path))
-    ids = check_ids(np.array([row["ACC"] for row in rows]), str(path), "ACC")
+    ids = check_ids([row["ACC"] for row in rows], str(path), "ACC")
     labels = _labels(rows, path)
     for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
         named = [name for name in CLASS_NAMES if row[name] != "0"]
@@ -94,7 +93,7 @@ def read_clone(directory: str | Path) -> DeepLocClone:
             expected = f"{CLASS_NAMES[label]} alone, since the label is {label}"
             raise InputError(str(path), f"compartments of row {number}", str(named), expected, _CLONE_AGAIN)
     test_rows, several_rows = (
-        _read_csv(file, columns) if (file := _place(directory, name)) else []
+        csv_columns(file, columns, _CLONE_AGAIN) if (file := _place(directory, name)) else []
         for name, columns in ((TEST_FILE, ("Sequence", "Label")), (SEVERAL_FILE, ("Sequence",)))
     )
     return DeepLocClone(
@@ -159,7 +158,7 @@ def import_deeploc(directory: str | Path, out: str | Path) -> tuple[Path, ...]:
     for name, inputs in features.items():
         if len(inputs):
             written.append(out / f"{name}.npz")
-            with storage.translated_errors(written[-1]), written[-1].open("xb") as file:
+            with storage.new_file(written[-1]) as file:
                 np.savez_compressed(file, allow_pickle=False, inputs=inputs, **besides[name])
     return tuple(written)
 
@@ -189,33 +188,6 @@ def _found(directory: Path, name: str) -> Path:
         action = f"Give the directory of a clone of {_REPOSITORY}."
         raise InputError(str(directory), name, "no such file", expected, action)
     return path
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The named columns of a CSV file with a header, each row by the names of the columns."""
-    longest_before = csv.field_size_limit(_LONGEST_CELL)
-    try:
-        with storage.translated_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            header = next(lines, [])
-            if missing := [column for column in columns if column not in header]:
-                found = f"only the columns {', '.join(header) or '(none)'}"
-                raise InputError(str(path), missing[0], found, "a column of that name", _CLONE_AGAIN)
-            rows = []
-            for cells in lines:
-                if len(cells) not in (0, len(header)):
-                    expected = f"{len(header)}, as in the header"
-                    found = f"{len(cells)} cells"
-                    raise InputError(str(path), f"line {lines.line_num}", found, expected, _CLONE_AGAIN)
-                if cells:
-                    row = dict(zip(header, cells, strict=True))
-                    rows.append({column: row[column] for column in columns})
-    except (csv.Error, UnicodeDecodeError) as error:
-        found = f"something else ({error})"
-        raise InputError(str(path), "content", found, "comma-separated text in UTF-8", _CLONE_AGAIN) from error
-    finally:
-        csv.field_size_limit(longest_before)
-    return rows
 
 
 def _labels(rows: Sequence[dict[str, str]], path: Path) -> Int[np.ndarray, " proteins"]:

@@ -51,8 +51,8 @@ _CNN_LEARNING_RATE = 2e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class DigitsStudy:
-    """Data of the student and outputs of the teachers.
+class DigitsSplit:
+    """Data of the student.
 
     Attributes:
       pool_inputs: pixels of the student's images, 0 to 16, row by row.
@@ -62,14 +62,6 @@ class DigitsStudy:
       test_inputs: pixels of the test images.
       test_labels: their digits.
       test_ids: as ``pool_ids``.
-      teacher_names: in the order of the teacher axis below.
-      pool_teacher_logits: unnormalised log probabilities in nats. Of the ``svm`` and the ``forest`` they are the
-        logarithms of probabilities that were raised to at least 1e-6.
-      test_teacher_logits: the same for the test images.
-      teacher_parameter_counts: numbers that a teacher stores and that were fitted to data. Of the ``svm``: the pixels
-        of its support vectors, their dual coefficients, intercepts and one temperature. Of the ``forest``: a feature
-        and a threshold for each split, a value for each leaf, and a starting score for each class. Of the ``cnn``:
-        weights and biases.
       class_names: ``"0"`` to ``"9"``.
     """
 
@@ -80,11 +72,41 @@ class DigitsStudy:
     test_inputs: Float32[np.ndarray, "test 64"]
     test_labels: Int32[np.ndarray, " test"]
     test_ids: Shaped[np.ndarray, " test"]
+    class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class DigitsStudy(DigitsSplit):
+    """Data of the student and outputs of the teachers.
+
+    Attributes:
+      teacher_names: in the order of the teacher axis below.
+      pool_teacher_logits: unnormalised log probabilities in nats. Of the ``svm`` and the ``forest`` they are the
+        logarithms of probabilities that were raised to at least 1e-6.
+      test_teacher_logits: the same for the test images.
+      teacher_parameter_counts: numbers that a teacher stores and that were fitted to data. Of the ``svm``: the pixels
+        of its support vectors, their dual coefficients, intercepts and one temperature. Of the ``forest``: a feature
+        and a threshold for each split, a value for each leaf, and a starting score for each class. Of the ``cnn``:
+        weights and biases.
+    """
+
     teacher_names: tuple[str, ...]
     pool_teacher_logits: Float32[np.ndarray, "pool teachers 10"]
     test_teacher_logits: Float32[np.ndarray, "test teachers 10"]
     teacher_parameter_counts: tuple[int, ...]
-    class_names: tuple[str, ...]
+
+
+def digits_split(*, seed: int, num_labels: int = 100) -> DigitsSplit:
+    """Split the digits as ``digits_study`` does, and train nobody.
+
+    Args:
+      seed: decides the split and which labels are kept.
+      num_labels: how many images of the pool keep their label.
+
+    Raises:
+      InputError: as ``digits_study`` does.
+    """
+    return _split(*_digits(), seed, num_labels)[0]
 
 
 def digits_study(*, seed: int, num_labels: int = 100) -> DigitsStudy:
@@ -98,20 +120,45 @@ def digits_study(*, seed: int, num_labels: int = 100) -> DigitsStudy:
     Raises:
       InputError: if ``seed`` is negative, or ``num_labels`` is not between 0 and the size of the pool, 600.
     """
+    inputs, labels = _digits()
+    split, teacher_rows, rngs = _split(inputs, labels, seed, num_labels)
+    pixels = inputs / np.float32(_BRIGHTEST)
+    asked = np.concatenate([split.pool_inputs, split.test_inputs]) / np.float32(_BRIGHTEST)
+    logits, counts = [], []
+    for teach, domain, rng in zip((_teach_svm, _teach_forest, _teach_cnn), TEACHER_DOMAINS.values(), rngs, strict=True):
+        seen = teacher_rows[_rows_seen(labels[teacher_rows], domain, rng)]
+        teacher_logits, count = teach(pixels[seen], labels[seen], asked, int(rng.integers(2**31)))
+        logits.append(teacher_logits)
+        counts.append(count)
+    pool_logits, test_logits = np.split(np.stack(logits, axis=1), [_NUM_POOL_ROWS])
+    return DigitsStudy(
+        **vars(split),
+        teacher_names=tuple(TEACHER_DOMAINS),
+        pool_teacher_logits=pool_logits,
+        test_teacher_logits=test_logits,
+        teacher_parameter_counts=tuple(counts),
+    )
+
+
+def _digits() -> tuple[Float32[np.ndarray, "images 64"], Int32[np.ndarray, " images"]]:
     from sklearn.datasets import load_digits
 
+    inputs, labels = load_digits(return_X_y=True)
+    return inputs.astype(np.float32), labels.astype(np.int32)
+
+
+def _split(
+    inputs: Float32[np.ndarray, "images 64"], labels: Int32[np.ndarray, " images"], seed: int, num_labels: int
+) -> tuple[DigitsSplit, Int[np.ndarray, " taught"], list[np.random.Generator]]:
+    """The student's data, the rows that the teachers learn from, and a generator for each teacher."""
     if seed < 0:
         raise InputError("digits_study", "seed", str(seed), "a whole number from 0 on", "Choose another seed.")
     if not 0 <= num_labels <= _NUM_POOL_ROWS:
         raise InputError(
             "digits_study", "num_labels", str(num_labels), f"0 to {_NUM_POOL_ROWS}", "Ask for fewer labels or more."
         )
-
-    inputs, labels = load_digits(return_X_y=True)
-    inputs, labels = inputs.astype(np.float32), labels.astype(np.int32)
     ids = np.array([f"digit-{row:04d}" for row in range(len(labels))])
-
-    split_rng, label_rng, svm_rng, forest_rng, cnn_rng = np.random.default_rng(seed).spawn(5)
+    split_rng, label_rng, *teacher_rngs = np.random.default_rng(seed).spawn(2 + len(TEACHER_DOMAINS))
     # Sorted, so that neither the class nor whether there is a label can be told from an image's position.
     teacher_rows, pool_rows, test_rows = map(
         np.sort, np.split(_stratified_order(labels, split_rng), [_NUM_TEACHER_ROWS, _NUM_TEACHER_ROWS + _NUM_POOL_ROWS])
@@ -120,20 +167,7 @@ def digits_study(*, seed: int, num_labels: int = 100) -> DigitsStudy:
     labelled = _stratified_order(pool_true_labels, label_rng)[:num_labels]
     pool_labels = np.full_like(pool_true_labels, -1)
     pool_labels[labelled] = pool_true_labels[labelled]
-
-    pixels = inputs / np.float32(_BRIGHTEST)
-    asked = pixels[np.concatenate([pool_rows, test_rows])]
-    logits, counts = [], []
-    for teach, domain, rng in zip(
-        (_teach_svm, _teach_forest, _teach_cnn), TEACHER_DOMAINS.values(), (svm_rng, forest_rng, cnn_rng), strict=True
-    ):
-        seen = teacher_rows[_rows_seen(labels[teacher_rows], domain, rng)]
-        teacher_logits, count = teach(pixels[seen], labels[seen], asked, int(rng.integers(2**31)))
-        logits.append(teacher_logits)
-        counts.append(count)
-    pool_logits, test_logits = np.split(np.stack(logits, axis=1), [_NUM_POOL_ROWS])
-
-    return DigitsStudy(
+    split = DigitsSplit(
         pool_inputs=inputs[pool_rows],
         pool_labels=pool_labels,
         pool_true_labels=pool_true_labels,
@@ -141,12 +175,9 @@ def digits_study(*, seed: int, num_labels: int = 100) -> DigitsStudy:
         test_inputs=inputs[test_rows],
         test_labels=labels[test_rows],
         test_ids=ids[test_rows],
-        teacher_names=tuple(TEACHER_DOMAINS),
-        pool_teacher_logits=pool_logits,
-        test_teacher_logits=test_logits,
-        teacher_parameter_counts=tuple(counts),
         class_names=tuple(str(digit) for digit in range(_NUM_CLASSES)),
     )
+    return split, teacher_rows, teacher_rngs
 
 
 def _stratified_order(labels: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Int[np.ndarray, " rows"]:

@@ -59,6 +59,8 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 10.0,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    # Names come from the user: two dollars in one would begin a formula.
+    "text.parse_math": False,
 }
 
 Arguments = ParamSpec("Arguments")

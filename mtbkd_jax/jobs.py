@@ -23,7 +23,6 @@ from mtbkd_jax.data import (
     open_dataset,
     read_dataset,
     read_inputs,
-    read_npz,
     sha256_of_file,
 )
 from mtbkd_jax.diagnostics import LEAST_DRAWS
@@ -37,6 +36,7 @@ from mtbkd_jax.given_centers import read_params
 from mtbkd_jax.judging import judged_of
 from mtbkd_jax.kept_predictions import KeptPredictions, Probing
 from mtbkd_jax.lessons import Lessons
+from mtbkd_jax.npz_files import read_npz
 from mtbkd_jax.posterior_sampling import SampledPosterior, follow_sampling, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.processes import from_first, is_first
@@ -244,10 +244,9 @@ def _opened_with_first(out: Path, student: Student) -> DrawStore:
 
 def predict_file(run: Path, inputs: Path, output: Path, *, level: float) -> None:
     """Predict the inputs of a file and write the prediction to another, which must not exist."""
-    if output.exists():
-        raise InputError(str(output), "output", "a file that exists", "a new file", "Give another name.")
+    storage.check_new_file(output)  # now, and not only after the work
     prediction = open_run(run).predict(read_inputs(inputs), level=level)
-    with storage.translated_errors(output), output.open("xb") as file:
+    with storage.new_file(output) as file:
         np.savez_compressed(file, **prediction._asdict())
     Console().print(f"Wrote {output}: {len(prediction.probs)} examples")
 
@@ -325,7 +324,7 @@ def _run_digits(config: "Study", path: Path, console: Console, log: RunLog) -> N
     )
     with _observed("sampling without teachers", log) as progress:
         plain = sample_posterior(
-            keys[2], student, lessons, choice.no_teacher, config=distillation_config, progress=progress
+            keys[2], student, lessons, choice.no_teacher, powers=None, config=distillation_config, progress=progress
         )
     log.begin("classical distillation")
     classical = distil_classically(keys[3], student, lessons, distillation_config)

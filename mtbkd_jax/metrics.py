@@ -37,6 +37,19 @@ class RiskCoverageCurve(NamedTuple):
     """Share of the kept examples whose prediction is wrong."""
 
 
+def mean_by_class(
+    values: Float[np.ndarray, "examples columns"], labels: Labels, num_classes: int
+) -> Float[np.ndarray, "classes columns"]:
+    """Mean over the examples of each class, such as the trust in each teacher; NaN for a class without any.
+
+    >>> mean_by_class(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 0]), 2).tolist()
+    [[0.75, 0.25], [nan, nan]]
+    """
+    is_class = np.arange(num_classes)[:, None] == np.asarray(labels)[None]
+    counts = is_class.sum(1, keepdims=True)
+    return np.where(counts > 0, is_class @ values / np.maximum(counts, 1), np.nan)
+
+
 def accuracy(probs: Probs, labels: Labels) -> float:
     """Share of examples whose most probable class is the label.
 

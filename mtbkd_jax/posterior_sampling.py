@@ -142,7 +142,7 @@ def sample_posterior(
     lessons: Lessons,
     settings: PosteriorSettings,
     *,
-    powers: Powers | None = None,
+    powers: Powers | None,
     config: DistillationConfig = DistillationConfig(),
     unlabelled: UnlabelledRows | None = None,
     sink: DrawStore | KeptPredictions | None = None,
@@ -159,8 +159,9 @@ def sample_posterior(
       student: the network.
       lessons: what the teachers taught.
       settings: of the priors.
-      powers: of the function-space prior, visited by every chain in place of that of the settings. A chain climbs to a
-        mode under the one that it visits first, and burns in there; HMC and NUTS are warmed up under the largest.
+      powers: of the function-space prior, visited by every chain in place of that of the settings, or None: those of
+        the choice (``Choice.powers``) belong to its settings. A chain climbs to a mode under the one that it visits
+        first, and burns in there; HMC and NUTS are warmed up under the largest.
       config: how.
       unlabelled: the rows without a label that chains see in windows, where the lessons are of a sample of them; None
         where they are of all. Where the chains start, and what components and chains weigh, the sample decides.
@@ -202,7 +203,7 @@ def follow_sampling(
     settings: PosteriorSettings,
     *,
     sink: DrawStore,
-    powers: Powers | None = None,
+    powers: Powers | None,
     config: DistillationConfig = DistillationConfig(),
     unlabelled: UnlabelledRows | None = None,
     checkpoints: Checkpoints | None = None,
@@ -580,21 +581,18 @@ def _chain_predictions(
 
 
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, num_chains: int) -> Params:
-    """Over-dispersed starts, stacked over chains: at each teacher's center in turn, and the last one elsewhere.
+    """Over-dispersed starts, stacked over chains.
 
-    Where the prior has centers, the last one is at the pool, and all lie around their center at twice the distance that
-    the prior would put them. Where it has none, the last one is as the student is initialised; without teachers all
-    are.
+    Where the prior has centers, at each teacher's in turn, and the last one at the pool's, all around it at twice the
+    distance that the prior would put them. Where it has none, as the student is initialised, as in cross-validation: a
+    center would start a chain in its teacher's mode, which it may never leave, whatever the labels say.
     """
     init_key, noise_key = jax.random.split(key)
-    each = [student.init(key) for key in jax.random.split(init_key, num_chains)]
-    random = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    if not settings.uses_teachers:
-        return random
+    if not np.isfinite(settings.center_scale):
+        each = [student.init(key) for key in jax.random.split(init_key, num_chains)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     at_centers = tree_rows(lessons.centers.params, _center_of_chain(lessons, num_chains))
-    if np.isfinite(settings.center_scale):
-        return tree_add_scaled(at_centers, 2 * settings.center_scale, tree_random_normal(noise_key, at_centers))
-    return jax.tree.map(lambda center, scattered: jnp.concatenate([center[:-1], scattered[-1:]]), at_centers, random)
+    return tree_add_scaled(at_centers, 2 * settings.center_scale, tree_random_normal(noise_key, at_centers))
 
 
 def _center_of_chain(lessons: Lessons, num_chains: int) -> Int[np.ndarray, " chains"]:

@@ -339,14 +339,10 @@ class Choice(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """The settings chosen and every candidate's score as JSON values; infinite ones become None."""
-        chosen, no_teacher = (
-            {name: finite_or_none(value) for name, value in settings._asdict().items()}
-            for settings in (self.settings, self.no_teacher)
-        )
-        chosen |= {"uses_teachers": bool(self.settings.uses_teachers)}
+        chosen = self.settings.to_json() | {"uses_teachers": bool(self.settings.uses_teachers)}
         powers = None if self.powers is None else self.powers._asdict()
         curve = [one.to_json() for one in self.curve]
-        return {"chosen": chosen, "powers": powers, "no_teacher": no_teacher, "curve": curve}
+        return {"chosen": chosen, "powers": powers, "no_teacher": self.no_teacher.to_json(), "curve": curve}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Choice":
@@ -360,8 +356,9 @@ class Choice(NamedTuple):
             for which in ("chosen", "no_teacher")
         )
         curve = tuple(ScoredCandidate(**known(one)) for one in content["curve"])
-        powers = content["powers"] and Powers(*(tuple(content["powers"][name]) for name in Powers._fields))
-        return cls(chosen, no_teacher, curve, powers)
+        powers = content.get("powers")  # runs from before chains visited several have none
+        visited = None if powers is None else Powers(*(tuple(powers[name]) for name in Powers._fields))
+        return cls(chosen, no_teacher, curve, visited)
 
 
 @dataclass(frozen=True)

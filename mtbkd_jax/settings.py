@@ -13,6 +13,7 @@ from mtbkd_jax.examples import WeightedExamples
 from mtbkd_jax.function_prior import teacher_informed_prior
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import PerExampleTerm, linearised_curvature, log_posterior
+from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
 from mtbkd_jax.tree import tree_add_scaled
 from mtbkd_jax.types import MinibatchLogDensity, Params, Scalar
@@ -48,6 +49,10 @@ class PosteriorSettings(NamedTuple):
     def weight_scale(self):
         """Standard deviation of the component that the student's weights are sampled in."""
         return jnp.where(jnp.isfinite(self.center_scale), self.center_scale, self.wide_scale)
+
+    def to_json(self) -> dict[str, float | None]:
+        """The numbers as JSON values; infinite ones become None."""
+        return {name: finite_or_none(value) for name, value in self._asdict().items()}
 
 
 def no_teacher(wide_scale: float, temperature: float = 1.0, prediction_temperature: float = 1.0) -> PosteriorSettings:

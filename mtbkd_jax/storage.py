@@ -12,16 +12,16 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
 import tensorstore as ts
 from numpy.typing import ArrayLike, DTypeLike
 
-from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
+from mtbkd_jax.errors import CorruptDataError, InputError, MTBKDError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGED = ("DATA_LOSS", "FAILED_PRECONDITION", "NOT_FOUND")
@@ -47,6 +47,73 @@ def new_directory(path: str | Path) -> Path:
             raise InputError(str(path), "output directory", "files in it", "a new or an empty directory", action)
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def check_new_file(path: str | Path) -> None:
+    """Check that there is nothing at a path that is to be written.
+
+    Raises:
+      InputError: if there is.
+    """
+    if os.path.lexists(path):
+        action = (
+            "Choose another path, or remove it yourself: nothing is ever overwritten, unless a command has --overwrite."
+        )
+        raise InputError(str(path), "output file", "something there", "a new file", action)
+
+
+@contextmanager
+def translated_damage(path: str | Path, field: str, expected: str) -> Iterator[None]:
+    """Say that a file was altered, of whatever a library complains while it reads the content; our errors stay.
+
+    Libraries raise each their own classes there, some of them built-in ones, and an operating system's errors are of
+    the disk and not of the content, but for an offset that leads nowhere.
+
+    Raises:
+      CorruptDataError: if the content cannot be read.
+      StorageError: if the disk cannot.
+    """
+    try:
+        yield
+    except MTBKDError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            with translated_errors(path):
+                raise
+        reason = str(error).partition("\n")[0]
+        found = f"damage ({type(error).__name__}: {reason})"
+        raise CorruptDataError(str(path), field, found, expected, COPY_AGAIN) from error
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Write a new file at once: other processes see nothing, or all of it, and what is there is never overwritten.
+
+    Yields:
+      A file that gets the name at the end of the block; after an error nothing is left.
+
+    Raises:
+      InputError: if there is something at the path.
+      StorageError: if the disk is full or does not let us write.
+    """
+    path = Path(path)
+    check_new_file(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with translated_errors(path):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                # Only one can create it, whoever comes between; from there on it is ours to replace.
+                open(path, "xb").close()
+                os.replace(temporary, path)
+                return
+            check_new_file(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -152,8 +219,23 @@ def write(array: ts.TensorStore, index: Any, values: ArrayLike) -> None:
         array[index].write(values).result()
 
 
+def bytes_of_files(path: str | Path) -> int:
+    """How long all files below a directory are together."""
+    with translated_errors(path):
+        return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+
+
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file at once: a reader sees the old file or the whole new one, even after a power cut.
+    """Write a JSON file as ``write_text`` writes text.
+
+    Raises:
+      StorageError: if the disk is full or does not let us write.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file at once: a reader sees the old file or the whole new one, even after a power cut.
 
     Raises:
       StorageError: if the disk is full or does not let us write.
@@ -163,14 +245,12 @@ def write_json(path: str | Path, content: Any) -> None:
     with translated_errors(path):
         try:
             with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, ensure_ascii=False)
-                file.write("\n")
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
 
 
 def read_json(path: str | Path) -> Any:
@@ -183,7 +263,7 @@ def read_json(path: str | Path) -> Any:
     try:
         with translated_errors(path):
             return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise CorruptDataError(str(path), "content", f"no JSON ({error})", "a JSON file", COPY_AGAIN) from error
@@ -225,6 +305,9 @@ def read_manifest(path: str | Path, *, format_name: str, version: int) -> dict[s
     digest = body.pop("sha256", None)
     if digest != _digest(body):
         raise CorruptDataError(str(path), "sha256", f"{digest}", f"{_digest(body)}, the digest of the rest", COPY_AGAIN)
+    if not isinstance(body.get("version"), int):
+        found, expected = f"{body.get('version')!r:.80}", "a whole number"
+        raise CorruptDataError(str(path), "version", found, expected, COPY_AGAIN)
     if body["version"] > version:
         raise InputError(
             str(path), "version", f"{body['version']}", f"at most {version}", "Upgrade mtbkd-jax to read it."

@@ -1,6 +1,5 @@
 """The outputs of one teacher in an NPZ or a CSV file, as logits by example id."""
 
-import csv
 from array import array
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from mtbkd_jax import storage
 from mtbkd_jax.checks import (
     Kind,
     as_logits,
@@ -21,8 +19,10 @@ from mtbkd_jax.checks import (
     check_softening,
     some,
 )
-from mtbkd_jax.data import IdIndex, fields_of_npz, read_npz, row_ids
+from mtbkd_jax.csv_files import CsvLine, csv_lines
+from mtbkd_jax.data import IdIndex, row_ids
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.npz_files import open_npz, read_npz
 from mtbkd_jax.rows import MappedRows, Rows, open_rows
 
 
@@ -110,7 +110,8 @@ def read_teacher_file(spec: str, *, kind: Kind | None = None, by_rows: bool = Fa
 
 
 def _read_npz(name: str, path: str, kind: Kind | None, by_rows: bool) -> TeacherFile:
-    names = fields_of_npz(path)
+    with open_npz(path) as file:
+        names = file.names
     if ("logits" in names) == ("probs" in names):
         found = "both" if "logits" in names else "neither"
         action = "Save the outputs of one teacher, `[examples, classes]`, under one of these names."
@@ -135,28 +136,17 @@ def _read_npz(name: str, path: str, kind: Kind | None, by_rows: bool) -> Teacher
 
 def _read_csv(name: str, path: str, kind: Kind | None) -> TeacherFile:
     ids, numbers = [], array("f")
-    try:
-        with storage.translated_errors(path), open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            header = next(lines, [])
-            id_column = _check_csv_header(header, path)
-            for cells in lines:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    expected = f"{len(header)}, as in the header"
-                    action = "Complete the line; a comma inside a cell needs quotation marks."
-                    raise InputError(path, f"line {lines.line_num}", f"{len(cells)} cells", expected, action)
-                if id_column is not None:
-                    ids.append(cells.pop(id_column))
-                try:
-                    numbers.extend(map(float, cells))
-                except ValueError as error:
-                    action = "Correct the cell; decimals are written with a point."
-                    raise InputError(path, f"line {lines.line_num}", str(error), "numbers", action) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        action = "Save it again as CSV in UTF-8, with commas."
-        raise InputError(path, "content", f"something else ({error})", "comma-separated text", action) from error
+    lines = csv_lines(path)
+    header = next(lines, CsvLine(0, [])).cells
+    id_column = _check_csv_header(header, path)
+    for line, cells in lines:
+        if id_column is not None:
+            ids.append(cells.pop(id_column))
+        try:
+            numbers.extend(map(float, cells))
+        except ValueError as error:
+            action = "Correct the cell; decimals are written with a point."
+            raise InputError(path, f"line {line}", str(error), "numbers", action) from error
     classes = [cell for column, cell in enumerate(header) if column != id_column]
     values = np.frombuffer(numbers, np.float32).reshape(-1, len(classes))
     indices = row_ids(len(classes)).tolist()
@@ -165,7 +155,7 @@ def _read_csv(name: str, path: str, kind: Kind | None) -> TeacherFile:
         values = values[:, [classes.index(index) for index in indices]]
     else:
         class_names = check_class_names(classes, path, "header")
-    checked_ids = None if id_column is None else check_ids(np.array(ids, str), path, "id")
+    checked_ids = None if id_column is None else check_ids(ids, path, "id")
     return _teacher_file(name, path, checked_ids, as_logits(values, kind, path, "cells"), class_names, 1.0)
 
 

@@ -32,12 +32,15 @@ from mtbkd_jax.checks import (
     Names,
     as_logits,
     check_class_names,
+    check_finite,
     check_ids,
+    check_num_classes,
     check_num_examples,
     check_positive,
     check_same,
     check_same_number,
     check_softening,
+    check_whole,
     some,
 )
 from mtbkd_jax.data import IdIndex
@@ -93,7 +96,7 @@ class TeacherOutputs:
         self.names: tuple[str, ...] = tuple(teacher["name"] for teacher in teachers)
         self.softening: tuple[float, ...] = tuple(teacher["softening"] for teacher in teachers)
         self.sources: tuple[str, ...] = tuple(teacher["source"] for teacher in teachers)
-        self.conditions: dict[str, str] = manifest.get("conditions", {})
+        self.conditions: dict[str, str] = manifest.get("conditions") or {}
         self.class_names = None if manifest["class_names"] is None else tuple(manifest["class_names"])
         self.num_classes: int = manifest["num_classes"]
         self.num_examples: int = manifest["num_examples"]
@@ -103,7 +106,7 @@ class TeacherOutputs:
     @cached_property
     def ids(self) -> np.ndarray:
         """The ids of all examples, in the order in which they are stored."""
-        return _text(storage.read(self._stored_ids, slice(0, self.num_examples)))
+        return check_ids(_text(storage.read(self._stored_ids, slice(0, self.num_examples)), self.where), self.where)
 
     def logits(self, ids: np.ndarray) -> Float[np.ndarray, "examples teachers classes"]:
         """Read the logits of some examples, in the order of their ids; whole blocks of 4,096 rows are read.
@@ -130,7 +133,9 @@ class TeacherOutputs:
         """
         logits = np.empty((len(rows), len(self.names), self.num_classes), np.float32)
         for teacher, stored in enumerate(self._stored_logits):
-            logits[:, teacher] = storage.read(stored, rows)
+            logits[:, teacher] = check_finite(
+                storage.read(stored, rows), self.where, f"logits of {self.names[teacher]}"
+            )
         return logits
 
     def verify(self) -> None:
@@ -155,14 +160,13 @@ class TeacherOutputs:
 
     @cached_property
     def _stored_ids(self) -> ts.TensorStore:
-        shape = (self.num_examples, self._manifest["id_bytes"])
-        return storage.open_array(self._path / "ids", shape=shape, dtype=np.uint8)
+        return _open_rows(self._path / "ids", (self.num_examples, self._manifest["id_bytes"]), np.uint8)
 
     @cached_property
     def _stored_logits(self) -> list[ts.TensorStore]:
         shape = (self.num_examples, self.num_classes)
         paths = [_logits_path(self._path, teacher) for teacher in range(len(self.names))]
-        return [storage.open_array(path, shape=shape, dtype=np.float32) for path in paths]
+        return [_open_rows(path, shape, np.float32) for path in paths]
 
 
 def open_teacher_outputs(path: str | Path) -> TeacherOutputs:
@@ -173,6 +177,7 @@ def open_teacher_outputs(path: str | Path) -> TeacherOutputs:
       CorruptDataError: if its manifest was altered.
     """
     manifest = storage.read_manifest(Path(path) / _MANIFEST, format_name=_FORMAT, version=_VERSION)
+    _check_manifest(manifest, str(Path(path) / _MANIFEST))
     return TeacherOutputs(Path(path), manifest)
 
 
@@ -696,5 +701,65 @@ def _bytes(ids: np.ndarray) -> np.ndarray:
     return encoded.view(np.uint8).reshape(len(ids), -1)
 
 
-def _text(encoded: np.ndarray) -> np.ndarray:
-    return np.strings.decode(np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0], "utf-8")
+def _text(encoded: np.ndarray, where: str) -> np.ndarray:
+    try:
+        return np.strings.decode(np.ascontiguousarray(encoded).view(f"S{encoded.shape[1]}")[:, 0], "utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptDataError(where, "ids", f"bytes ({error})", "UTF-8", storage.COPY_AGAIN) from error
+
+
+def _check_manifest(manifest: Mapping[str, Any], where: str) -> None:
+    """Check that a manifest is what the writer makes: whoever altered one may have renewed its digest as well."""
+    of_all: dict[str, type | tuple[type, ...]] = {
+        "num_examples": int,
+        "num_classes": int,
+        "id_bytes": int,
+        "ids_sha256": str,
+        "class_names": (list, type(None)),
+        "teachers": list,
+        "conditions": (dict, type(None)),
+    }
+    of_teacher: dict[str, type | tuple[type, ...]] = {
+        "name": str,
+        "softening": (int, float),
+        "source": str,
+        "sha256": str,
+    }
+    _check_types(manifest, of_all, where, "")
+    for number, teacher in enumerate(manifest["teachers"]):
+        _check_types(teacher, of_teacher, where, f"teachers.{number}.")
+        check_softening(teacher["softening"], where)
+    _check_teacher_names([teacher["name"] for teacher in manifest["teachers"]], where)
+    check_num_examples(manifest["num_examples"], where)
+    check_num_classes(manifest["num_classes"], where)
+    check_whole(where, 1, id_bytes=manifest["id_bytes"])
+    if manifest["class_names"] is not None:
+        by_number = dict(enumerate(manifest["class_names"]))
+        _check_types(by_number, dict.fromkeys(by_number, str), where, "class_names.")
+        named = check_class_names(manifest["class_names"], where)
+        check_same_number("names", len(named), manifest["num_classes"], "as there are classes", where, "class_names")
+
+
+def _check_types(found: Any, expected: Mapping[Any, type | tuple[type, ...]], where: str, prefix: str) -> None:
+    for key, kinds in expected.items():
+        value = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            raise CorruptDataError(where, f"{prefix}{key}", f"{value!r:.80}", names, storage.COPY_AGAIN)
+
+
+def _open_rows(path: Path, shape: tuple[int, int], dtype: Any) -> ts.TensorStore:
+    """Open an array that the writer made, and make sure that it is stored as it is: plain, in blocks, and all there.
+
+    Memory is taken for as many rows as a manifest says there are, so that they have to be on the disk.
+    """
+    array = storage.open_array(path, shape=shape, dtype=dtype)
+    codecs = [codec["name"] for codec in array.spec().to_json()["metadata"]["codecs"]]
+    found = codecs, array.chunk_layout.write_chunk.shape
+    expected = ["bytes", "crc32c"], (_ROWS_AT_A_TIME, *shape[1:])
+    if found != expected:
+        raise CorruptDataError(str(path), "codecs and blocks", f"{found}", f"{expected}", storage.COPY_AGAIN)
+    stored, needed = storage.bytes_of_files(path), shape[0] * shape[1] * np.dtype(dtype).itemsize
+    if stored < needed:
+        raise CorruptDataError(str(path), "blocks", f"{stored} bytes", f"{needed} or more", storage.COPY_AGAIN)
+    return array

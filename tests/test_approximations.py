@@ -47,22 +47,36 @@ def test_the_climb_and_every_member_of_an_ensemble_reach_the_mode():
     assert max(below) < 1e-3
 
 
-def test_laplace_of_a_layer_is_exact_for_a_gaussian_and_leaves_the_others():
-    draws = laplace_draws(KEY, OBJECTIVE, MEAN, layer="last", num_draws=20_000)
+@pytest.mark.parametrize("prior_precision", [4.0, 0.0])
+def test_laplace_of_a_layer_is_exact_for_a_gaussian_and_leaves_the_others(prior_precision):
+    def with_prior(params, batch):
+        # Flat in ``last`` at the mean, as a posterior is at its mode.
+        return gaussian(params, batch) - 0.5 * prior_precision * jnp.sum(jnp.square(params["last"] - MEAN["last"]))
+
+    objective = Objective(with_prior, EXAMPLES, full_batch)
+    draws = laplace_draws(KEY, objective, MEAN, layer="last", prior_precision=prior_precision, num_draws=20_000)
     np.testing.assert_array_equal(draws["first"], jnp.broadcast_to(MEAN["first"], draws["first"].shape))
+    # The precision of the layer's prior is the one with the most evidence, whatever the prior of the objective was.
+    precisions = np.geomspace(1e-3, 1e3, 10_001)
+    mean = np.asarray(MEAN["last"])
+    evidence = [
+        0.5 * (2 * np.log(tau) - np.linalg.slogdet(PRECISION + tau * np.eye(2))[1] - tau * mean @ mean)
+        for tau in precisions
+    ]
+    covariance = np.linalg.inv(PRECISION + precisions[np.argmax(evidence)] * np.eye(2))
     np.testing.assert_allclose(draws["last"].mean(0), MEAN["last"], atol=0.03)  # 4 standard errors
-    np.testing.assert_allclose(np.cov(draws["last"].T), jnp.linalg.inv(PRECISION), atol=0.03)
+    np.testing.assert_allclose(np.cov(draws["last"].T), covariance, atol=0.03)
 
 
 def test_laplace_where_the_posterior_curves_upwards_is_refused():
     saddle = Objective(lambda params, batch: jnp.sum(jnp.square(params["last"])), EXAMPLES, full_batch)
-    with pytest.raises(InputError, match="curves upwards"):
-        laplace_draws(KEY, saddle, MEAN, layer="last", num_draws=2)
+    with pytest.raises(InputError, match="curve upwards"):
+        laplace_draws(KEY, saddle, MEAN, layer="last", prior_precision=0.0, num_draws=2)
 
 
 def test_a_layer_that_is_not_there_is_refused():
     with pytest.raises(InputError, match=r"'head'.*first"):
-        laplace_draws(KEY, OBJECTIVE, MEAN, layer="head", num_draws=2)
+        laplace_draws(KEY, OBJECTIVE, MEAN, layer="head", prior_precision=1.0, num_draws=2)
 
 
 def test_mean_field_has_the_mean_and_the_conditional_scales_of_a_gaussian():

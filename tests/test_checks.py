@@ -180,3 +180,8 @@ def test_the_first_field_that_differs_from_what_was_begun_is_named():
         checks.check_same("config.json", begun, {"a": 1, "b": {"c": [1, 3], "d": None}})
     with pytest.raises(InputError, match=r"config\.json: e: found None, expected 3"):
         checks.check_same("config.json", begun, begun | {"e": 3})
+
+
+def test_a_long_name_among_many_takes_no_memory():
+    with pytest.raises(InputError, match="ids: found 40,000,040,000,000 bytes that are stored as"):
+        checks.check_ids(["a" * 10**7, *map(str, range(10**6))], "FILE")

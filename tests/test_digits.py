@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from mtbkd_jax.digits import TEACHER_DOMAINS, DigitsStudy, digits_study
+from mtbkd_jax.digits import TEACHER_DOMAINS, DigitsStudy, digits_split, digits_study
 from mtbkd_jax.errors import InputError
 
 
@@ -47,6 +47,11 @@ def test_pool_and_test_are_disjoint_and_an_id_names_its_image(study):
     np.testing.assert_array_equal(study.test_inputs, images[test])
     np.testing.assert_array_equal(study.pool_true_labels, digits[pool])
     np.testing.assert_array_equal(study.test_labels, digits[test])
+
+
+def test_the_split_is_that_of_the_study(study):
+    for name, value in vars(digits_split(seed=0)).items():
+        np.testing.assert_array_equal(value, getattr(study, name))
 
 
 def test_teachers_see_no_image_of_the_student(monkeypatch):

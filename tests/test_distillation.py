@@ -68,17 +68,12 @@ def test_chains_start_twice_as_far_from_their_center_as_the_prior_would_put_them
     assert float(jnp.std(starts - centers)) == pytest.approx(0.6, rel=0.05)
 
 
-def test_without_centers_only_the_last_chain_starts_elsewhere(lessons):
+def test_where_the_prior_has_no_centers_chains_start_apart_and_with_teachers_as_without(lessons):
+    without = flat(chain_starts(jax.random.key(1), STUDENT, lessons, no_teacher(1.0), 3))
     settings = PosteriorSettings(1.0, 5.0, float("inf"), 1.0)
-    starts, centers = flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 3)), flat(lessons.centers.params)
-    np.testing.assert_array_equal(starts[:2], centers[1:])
-    assert float(jnp.abs(starts[2] - centers[1]).max()) > 0.1
-
-
-def test_without_teachers_no_chain_starts_at_a_center(lessons):
-    starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, no_teacher(1.0), 3))
-    assert float(jnp.linalg.norm(starts[1:] - starts[:1], axis=1).min()) > 0.1
-    distances = jnp.linalg.norm(starts[:, None] - flat(lessons.centers.params)[None], axis=-1)
+    np.testing.assert_array_equal(flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 3)), without)
+    assert float(jnp.linalg.norm(without[1:] - without[:1], axis=1).min()) > 0.1
+    distances = jnp.linalg.norm(without[:, None] - flat(lessons.centers.params)[None], axis=-1)
     assert float(distances.min()) > 0.1
 
 
@@ -98,7 +93,7 @@ def test_every_chain_settles_around_the_center_that_the_data_favour(lessons):
     sampling = SamplingConfig(num_burn_in=100, num_draws=10, thinning=5, num_mode_steps=100)
     settings = PosteriorSettings(1.0, 5.0, 0.01, 1.0)
     posterior = sample_posterior(
-        jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling)
+        jax.random.key(2), STUDENT, lessons, settings, powers=None, config=DistillationConfig(sampling=sampling)
     )
     assert posterior.weights.method == "laplace"
     assert posterior.weights.weights[posterior.main_component] > 0.999
@@ -256,7 +251,7 @@ def test_draws_under_a_schedule_are_as_many_and_stay_near_the_mode(lessons, sche
     )
     settings = PosteriorSettings(1.0, 5.0, 0.05, 1.0)
     posterior = sample_posterior(
-        jax.random.key(2), STUDENT, lessons, settings, config=DistillationConfig(sampling=sampling)
+        jax.random.key(2), STUDENT, lessons, settings, powers=None, config=DistillationConfig(sampling=sampling)
     )
     draws = flat(flatten_chains(posterior.run.positions))
     assert draws.shape[0] == 40
@@ -274,6 +269,7 @@ def test_a_schedule_is_refused_where_the_step_size_is_adapted(lessons):
             STUDENT,
             lessons,
             PosteriorSettings(1.0, 5.0, 0.05, 1.0),
+            powers=None,
             config=DistillationConfig(sampling=sampling),
         )
 

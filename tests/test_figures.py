@@ -207,3 +207,10 @@ def test_cross_validation_has_a_panel_for_each_stage_and_a_star_at_the_choice():
     assert [star.tolist() for star in stars] == [[], [[1, 0.5]], [[0, 0.5]], [[0, 0.5]], [], [], [], []]
     assert panels[1].get_ylim()[1] < 1  # the candidate that diverged does not set the scale
     assert [label.get_text() for label in panels[2].get_xticklabels()] == ["0.2", "∞"]
+
+
+def test_a_name_with_dollars_is_no_formula():
+    names = [r"$\no$", "a", "b", "c"]
+    figure = deviance_by_class(DEVIANCE, LABELS, names)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_yticklabels()[0].get_text().startswith(names[0])

@@ -12,6 +12,7 @@ from mtbkd_jax.metrics import (
     classification_metrics,
     error_detection_auroc,
     expected_calibration_error,
+    mean_by_class,
     negative_log_likelihood,
     out_of_distribution_auroc,
     reliability_bins,
@@ -165,3 +166,8 @@ def test_no_label_at_all_is_an_error():
 def test_fewer_than_one_bin_is_an_error():
     with pytest.raises(InputError, match="num_bins"):
         expected_calibration_error(PROBS, LABELS, num_bins=0)
+
+
+def test_means_by_class_leave_out_what_there_is_not():
+    means = mean_by_class(np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]), np.array([0, 0, 2]), 3)
+    np.testing.assert_allclose(means, [[0.75, 0.25], [np.nan, np.nan], [0.0, 1.0]])

@@ -15,7 +15,7 @@ import pytest
 import mtbkd_jax
 
 REPOSITORY = Path(__file__).parent.parent
-EXTRAS_OF_MODULES = ("endpoint", "onnx", "tensorboard", "torch", "transformers")
+EXTRAS_OF_MODULES = ("endpoint", "onnx", "parquet", "tensorboard", "torch", "transformers")
 """Extras with libraries that a module of the package imports; the others are for accelerators and tests."""
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 

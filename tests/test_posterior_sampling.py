@@ -75,7 +75,7 @@ def test_weighted_chains_of_the_components_are_the_posterior(lessons):
     student, lessons = lessons
     settings = PosteriorSettings(0.5, 2.0, 0.35, 1.0)
     positions = whole_mixture(student, lessons, settings)
-    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=CONFIG)
+    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, powers=None, config=CONFIG)
     assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
     assert posterior.weights.method == "bridge"
 
@@ -101,7 +101,8 @@ def test_weighted_chains_of_the_components_are_the_posterior(lessons):
 
 def test_chains_visit_the_posterior_under_every_power(lessons):
     student, lessons = lessons
-    settings = PosteriorSettings(1.0, 20.0, float("inf"), 1.0)
+    # At a concentration of one the posterior has one mode; chains in different ones would not agree on anything.
+    settings = PosteriorSettings(1.0, 1.0, float("inf"), 1.0)
 
     def draws(power, powers=None):
         """Of what predictions depend on: bias and slopes of the first class less those of the second."""
@@ -121,8 +122,9 @@ def test_chains_visit_the_posterior_under_every_power(lessons):
         law = laws[power].reshape(-1, visit.shape[-1])
         np.testing.assert_allclose(visit.mean(0) / law.std(0), law.mean(0) / law.std(0), atol=0.05)
         np.testing.assert_allclose(visit.std(0) / law.std(0), 1.0, atol=0.05)
-    # And the two are far apart, so that this says something.
-    assert laws[1.0].std((0, 1)).max() < 0.5 * laws[0.0].std((0, 1)).min()
+    # And the two are apart by ten times the tolerance, so that this says something.
+    means, spreads = (np.array([of(laws[power], (0, 1)) for power in powers.values]) for of in (np.mean, np.std))
+    assert (np.abs(means[0] - means[1]) / spreads.max(0)).max() > 0.5
 
 
 def test_few_draws_are_weighed_by_tempering(lessons):
@@ -134,6 +136,7 @@ def test_few_draws_are_weighed_by_tempering(lessons):
             student,
             lessons,
             settings,
+            powers=None,
             config=replace(CONFIG, sampling=replace(EXACT, num_draws=count)),
         ).weights
         for count in (16, 1000)
@@ -160,7 +163,7 @@ def test_draws_from_small_batches_are_as_far_apart_as_those_of_nuts(lessons):
             EXACT, sampler=sampler, num_burn_in=steps[0], thinning=steps[1], num_draws=150, num_chains=4, batch_size=8
         )
         config = replace(CONFIG, sampling=sampling)
-        run = sample_posterior(jax.random.key(5), student, many, settings, config=config).run
+        run = sample_posterior(jax.random.key(5), student, many, settings, powers=None, config=config).run
         # Logits, since a constant added to both of a class's weights says nothing.
         logits = jax.vmap(lambda params: student.apply(params, few.examples.inputs))(flatten_chains(run.positions))
         spreads.append(np.asarray(logits[..., 1] - logits[..., 0]).std(0))
@@ -182,6 +185,7 @@ def test_draws_at_a_low_temperature_lie_closer_together(lessons, sampler):
                 student,
                 lessons,
                 settings._replace(temperature=temperature),
+                powers=None,
                 config=replace(CONFIG, sampling=sampling),
             ).run.positions
         ).var(0)
@@ -198,7 +202,7 @@ def test_evidence_stays_that_of_laplace_where_it_cannot_be_had_otherwise(lessons
         monkeypatch.setattr("mtbkd_jax.posterior_sampling.MOST_PARAMETERS_TEMPERED", 5)
     # Too few draws for a bridge.
     config = replace(CONFIG, sampling=replace(EXACT, num_draws=16))
-    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=config)
+    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, powers=None, config=config)
     assert len(set(posterior.component_of_chain.tolist())) > 1
     assert posterior.weights.method == "laplace"
 
@@ -278,7 +282,9 @@ def test_stacking_of_all_chains_samples_every_component(lessons):
     # So far from most of the data that the evidence leaves them out.
     settings = PosteriorSettings(1.0, 5.0, 0.01, 1.0)
     reports = []
-    posterior = sample_posterior(jax.random.key(5), student, lessons, settings, config=config, progress=reports.append)
+    posterior = sample_posterior(
+        jax.random.key(5), student, lessons, settings, powers=None, config=config, progress=reports.append
+    )
     assert set(posterior.component_of_chain.tolist()) == {0, 1, 2, 3}
     assert reports[-1].component_of_chain.tolist() == posterior.component_of_chain.tolist()
     # Around narrow centers the prior's curvature outweighs any other; the wide component's mode is in a hilly place.
@@ -291,5 +297,6 @@ def test_stacking_needs_a_label(lessons):
     student, lessons = lessons
     blank = lessons._replace(examples=lessons.examples._replace(labels=jnp.full(NUM_EXAMPLES, -1)))
     config = replace(CONFIG, sampling=replace(EXACT, chain_weighting="stacking"))
+    settings = PosteriorSettings(1.0, 5.0, 0.01, 1.0)
     with pytest.raises(InputError, match="stacking, and no label"):
-        sample_posterior(jax.random.key(5), student, blank, PosteriorSettings(1.0, 5.0, 0.01, 1.0), config=config)
+        sample_posterior(jax.random.key(5), student, blank, settings, powers=None, config=config)

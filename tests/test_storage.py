@@ -227,3 +227,36 @@ def test_a_directory_is_locked_while_a_block_runs(tmp_path):
     with storage.locked(tmp_path), pytest.raises(InputError, match="lock: found held by another process"):
         lock()
     assert lock()
+
+
+def test_deep_json_is_damage_and_no_recursion_error(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(CorruptDataError, match="content: found no JSON"):
+        storage.read_json(tmp_path / "deep.json")
+
+
+def test_a_new_file_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+
+    def write(content, then=None):
+        with storage.new_file(path) as file:
+            file.write(content)
+            assert not path.exists()
+            if then is not None:
+                then()
+
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(b"half", fail)
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(InputError, match="output file: found something there"):
+        write(b"late", lambda: path.write_bytes(b"of somebody else"))
+    assert path.read_bytes() == b"of somebody else"
+    path.unlink()
+    write(b"whole")
+    assert path.read_bytes() == b"whole"
+    with pytest.raises(InputError, match="nothing is ever overwritten"):
+        write(b"again")
+    assert os.listdir(tmp_path) == ["file"]

@@ -97,6 +97,60 @@ def test_opening_reads_only_the_manifest(directory):
     assert teachers.open_teacher_outputs(directory).names == ("a", "b/../c")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_classes", None),
+        ("num_classes", "3"),
+        ("num_examples", True),
+        ("num_examples", 10**12),
+        ("id_bytes", 0),
+        ("id_bytes", 10**12),
+        ("class_names", [["a"], "b", "c"]),
+        ("class_names", ["a", "b"]),
+        ("teachers", []),
+        ("teachers", [{"name": "a"}]),
+        ("teachers", "a"),
+        ("conditions", 3),
+        ("version", None),
+    ],
+)
+def test_a_manifest_that_was_altered_with_its_digest_is_refused(directory, field, value):
+    body = storage.read_json(directory / "teachers.json") | {field: value}
+    body.pop("sha256")
+    storage.write_json(directory / "teachers.json", body | {"sha256": storage._digest(body)})
+    with pytest.raises(InputError):
+        teachers.open_teacher_outputs(directory).logits(IDS)
+
+
+def test_rows_that_are_said_to_be_there_are_not_given_memory(directory):
+    metadata = storage.read_json(directory / "logits" / "0" / "zarr.json")
+    metadata["shape"] = [10**11, 3]
+    storage.write_json(directory / "logits" / "0" / "zarr.json", metadata)
+    manifest = storage.read_json(directory / "teachers.json") | {"num_examples": 10**11}
+    outputs = teachers.TeacherOutputs(directory, manifest)
+    outputs.__dict__["ids"] = IDS
+    with pytest.raises(CorruptDataError, match=r"blocks: found .* bytes, expected 1200000000000 or more"):
+        outputs.logits(IDS)
+
+
+def test_an_array_that_is_compressed_is_not_ours(directory):
+    metadata = storage.read_json(directory / "logits" / "0" / "zarr.json")
+    metadata["codecs"].insert(1, {"name": "gzip", "configuration": {"level": 1}})
+    storage.write_json(directory / "logits" / "0" / "zarr.json", metadata)
+    with pytest.raises(CorruptDataError, match=r"codecs and blocks: found .*gzip"):
+        teachers.open_teacher_outputs(directory).logits(IDS)
+
+
+def test_numbers_that_are_not_finite_are_refused_when_read(tmp_path, logits):
+    path = tmp_path / "out"
+    with teachers.TeacherOutputsWriter(path, ["a"], ids=IDS) as writer:
+        writer.append("a", IDS, logits[:, 0])
+        writer._rows["a"].pending[0][3] = np.nan
+    with refused("out", "logits of a", "NaN in row 3", "Correct or leave out these rows"):
+        teachers.open_teacher_outputs(path).logits(IDS)
+
+
 def test_ids_that_are_missing_are_named(directory):
     outputs = teachers.open_teacher_outputs(directory)
     with refused("outputs", "ids", "no outputs for 2 of 3 examples: 'x', '~'", "Add them, or leave these examples out"):

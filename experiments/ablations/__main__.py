@@ -30,7 +30,6 @@ from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.selection import Choice, GivenSettings
 from mtbkd_jax.settings import PosteriorSettings, Powers
-from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import mlp
 from mtbkd_jax.tree import tree_rows
 from mtbkd_jax.trust import learned_trust
@@ -134,7 +133,7 @@ def row(
         "seed": seed,
         **{key: metrics[key] for key in METRICS},
         "seconds": time.perf_counter() - start,
-        "settings": {key: finite_or_none(value) for key, value in settings._asdict().items()},
+        "settings": settings.to_json(),
     }
 
 

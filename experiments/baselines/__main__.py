@@ -117,7 +117,7 @@ APPROXIMATIONS: dict[str, Callable[[Key, ClassicalStudent], Params]] = {
         key, student.objective, student.params, num_steps=3000, num_draws=NUM_DRAWS
     ),
     "last-layer Laplace": lambda key, student: laplace_draws(
-        key, student.objective, student.params, layer=LAST_LAYER, num_draws=NUM_DRAWS
+        key, student.objective, student.params, layer=LAST_LAYER, prior_precision=student.scale**-2, num_draws=NUM_DRAWS
     ),
     "SWAG": swag,
 }

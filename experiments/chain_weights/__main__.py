@@ -32,7 +32,6 @@ from mtbkd_jax.distillation import learn
 from mtbkd_jax.metrics import negative_log_likelihood
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.selection import GivenSettings
-from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.uncertainty import predictive_mean
 
 NUM_LABELS, NUM_CHAINS = 50, 6
@@ -83,7 +82,7 @@ def compare(seed: int, draw: Simulation, given: GivenSettings) -> dict[str, Any]
         WEIGHED: nll(log_probs, posterior.draw_weights),
         DENSEST: of_chains[int(log_density.argmax())],
         "is_stacked": posterior.is_stacked,
-        "posterior_settings": {name: finite_or_none(value) for name, value in choice.settings._asdict().items()},
+        "posterior_settings": choice.settings.to_json(),
         "nll_of_chains": of_chains,
         "chain_weights": posterior.chain_weights.tolist(),
         "log_density_of_chains": log_density.tolist(),

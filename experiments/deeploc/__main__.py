@@ -45,7 +45,7 @@ from mtbkd_jax.cli import main as mtbkd
 from mtbkd_jax.data import read_inputs, read_npz
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.figures import deviance_by_class, save_figures, weights_by_class
-from mtbkd_jax.metrics import expected_calibration_error, out_of_distribution_auroc
+from mtbkd_jax.metrics import expected_calibration_error, mean_by_class, out_of_distribution_auroc
 from mtbkd_jax.runs import open_run
 from mtbkd_jax.storage import read_json, write_json
 
@@ -231,13 +231,6 @@ def draw_figures(directory: Path, runs: Path, condition: Condition, fold_numbers
             label="mean weight; below, lowest and highest of the folds",
         ),
     }
-
-
-def mean_by_class(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Mean of ``values [N, K]`` over the examples of each class, ``[classes, K]``; NaN for a class without any."""
-    is_class = np.arange(num_classes)[:, None] == labels
-    counts = is_class.sum(1, keepdims=True)
-    return np.where(counts > 0, is_class @ values / np.maximum(counts, 1), np.nan)
 
 
 def _read(directory: Path, condition: Condition) -> tuple[DeepLoc, list[np.ndarray]]:

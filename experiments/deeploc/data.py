@@ -5,7 +5,6 @@ CSV file of the authors with the accession numbers. Cross-validation runs over `
 DeepLoc: proteins of different partitions are not alike, so a fold says something about new proteins.
 """
 
-import csv
 import dataclasses
 import itertools
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.deeploc.features import DEFAULT_FEATURES, FEATURES, student_inputs
+from mtbkd_jax.csv_files import csv_columns
 from mtbkd_jax.errors import InputError
 
 DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "deeploc"
@@ -64,8 +64,7 @@ def read_deeploc(directory: str | Path = DEFAULT_DIRECTORY, features: str = DEFA
     needed = ("labels", "partition", FEATURES[features].model, "class_names", *_SEQUENCE_FIELDS, *teachers)
     fields = _read_fields(directory, "train.npz", needed)
     _check_is_file(directory, _PUBLISHED)
-    with published_path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_columns(published_path, ("ACC", "Label", "Partition", "Sequence"), "Use the file of train.npz.")
 
     sequences = _sequences(fields)
     for column, ours in (("Label", fields["labels"]), ("Partition", fields["partition"]), ("Sequence", sequences)):

@@ -14,6 +14,7 @@ only where ``--overwrite`` is given.
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,7 +38,7 @@ from experiments.digit_domains.networks import PatchCNN
 from experiments.digit_domains.teachers import TEACHER, ask, teach
 from experiments.labels import label_subset
 from experiments.methods import METRICS, SHORT, Comparison, Draws, Row, compare, timed, usual_losses
-from experiments.study import results_files, rows_of, study_parser, write_comparison
+from experiments.study import kept, results_files, rows_of, study_parser, write_comparison
 from experiments.tasks import Task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer
@@ -92,7 +93,7 @@ class Prepared(NamedTuple):
 
 def main() -> None:
     """Run every seed, and write and print the table."""
-    parser = study_parser(str(__doc__), Path(__file__).parent)
+    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and students")
     parser.add_argument("--labels", type=int, help="images that keep their label")
     parser.add_argument(
@@ -104,11 +105,15 @@ def main() -> None:
     files = results_files(options)
     study, draw = sources(options)
     runs: list[Row] = []
-    for seed in options.seeds:
+
+    def run(seed: int, *, is_shown: bool) -> list[Row]:
         prepared, comparison = run_seed(draw(seed), seed, study)
-        if not runs:
+        if is_shown:
             save_figures({"certainty": figure_of(prepared, study.student, comparison.draws)}, options.out)
-        runs += comparison.rows
+        return comparison.rows
+
+    for seed in options.seeds:
+        runs += kept(options.runs, f"seed_{seed}", partial(run, seed, is_shown=seed == options.seeds[0]))
     write_comparison(files, "digit_domains", options.seeds, rows_of(runs, (*METRICS, "seconds")), runs)
 
 

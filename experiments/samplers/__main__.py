@@ -9,9 +9,10 @@ Each sampler has eight chains, from the modes near the same starts:
 - SGLD as the paper's authors run it: 2,560 steps of 8e-8 on minibatches of 64, one draw in five.
 
 ``rms`` is the root mean square difference of the predictive mean of the test points from that of NUTS, and ``spread``
-the standard deviation of the class probabilities over draws, as a share of that of NUTS (both averaged over points):
-one where the sampler knows how uncertain the student is, zero where it says that nothing is uncertain. Effective draws
-are those of the log class probabilities of a hundred points, the median; seconds include the climb to the modes.
+the standard deviation of the class probabilities over the draws of a chain, as a share of that of NUTS (both averaged
+over points; how far apart chains in different modes are does not count): one where the sampler knows how uncertain the
+student is, zero where it says that nothing is uncertain. Effective draws are those of the log class probabilities of a
+hundred points, the median; seconds include the climb to the modes.
 
 Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--out``, and replaces such files only where
 ``--overwrite`` is given.
@@ -26,6 +27,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from experiments.simulation1.__main__ import STUDENT
 from experiments.simulation1.design import DESIGN
@@ -106,7 +108,9 @@ def run_draw(
         seconds = time.perf_counter() - start
         log_probs = predictive_log_probs(STUDENT, flatten_chains(positions), test_inputs)
         probs = np.exp(log_probs[:, :, 1])
-        moments = np.stack(weighted_moments(probs, weights))
+        moments = np.stack(
+            [np.average(probs, axis=0, weights=weights), spread_within(probs, log_density.shape, weights)]
+        )
         reference = moments if reference is None else reference
         metrics = all_metrics(log_probs, draw.test_labels, weights)
         of_probes = log_probs[:, :NUM_PROBES].reshape(*log_density.shape, NUM_PROBES, -1)
@@ -135,13 +139,27 @@ def run_draw(
     return rows
 
 
+def spread_within(
+    probs: Float[np.ndarray, "draws points"], shape: tuple[int, ...], weights: Float[np.ndarray, " draws"]
+) -> Float[np.ndarray, " points"]:
+    """The standard deviation over the draws of a chain, as root mean square over chains by their weights.
+
+    Args:
+      probs: of the draws, chain after chain.
+      shape: chains and draws.
+      weights: of the draws.
+    """
+    variances = probs.reshape(*shape, -1).var(axis=1)
+    return np.sqrt(np.average(variances, axis=0, weights=weights.reshape(shape).sum(axis=1)))
+
+
 def by_library(
     seed: int, number: int, lessons: Lessons, sampling: SamplingConfig
 ) -> tuple[Params, np.ndarray, np.ndarray]:
     """Positions, log densities and weights of the draws of a sampler of the library."""
     config = DistillationConfig(sampling=sampling)
     key = jax.random.fold_in(jax.random.key(seed), number)
-    posterior = sample_posterior(key, STUDENT, lessons, SETTINGS, config=config)
+    posterior = sample_posterior(key, STUDENT, lessons, SETTINGS, powers=None, config=config)
     return posterior.run.positions, np.asarray(posterior.run.info.log_density), posterior.draw_weights
 
 
@@ -165,12 +183,6 @@ def as_the_authors(
     )
     log_density = np.asarray(run.info.log_density)
     return run.positions, log_density, np.full(log_density.size, 1 / log_density.size)
-
-
-def weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the first axis."""
-    mean = weights @ values
-    return mean, np.sqrt(np.maximum(weights @ np.square(values - mean), 0))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from mtbkd_jax.checks import (
     check_whole,
     some,
 )
-from mtbkd_jax.data import read_npz, row_ids
+from mtbkd_jax.data import row_ids
 from mtbkd_jax.errors import InputError, MTBKDError, TeacherError
+from mtbkd_jax.npz_files import read_npz
 from mtbkd_jax.teachers import TeacherOutputs, TeacherOutputsWriter
 
 _HASHED_ROWS = 4096

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.deeploc import __main__ as study
-from experiments.deeploc.__main__ import COLUMNS, LABEL_COUNTS, Condition, conditions, mean_by_class
+from experiments.deeploc.__main__ import COLUMNS, LABEL_COUNTS, Condition, conditions
 from experiments.deeploc.authors import evaluate_fold
 from experiments.deeploc.data import folds, read_deeploc, read_multilabel
 from experiments.deeploc.features import FEATURES
@@ -113,11 +113,6 @@ def test_a_number_of_labels_that_is_none_is_refused(labels, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         run_study(monkeypatch, "--runs", "nowhere", "--labels", labels)
     capsys.readouterr()
-
-
-def test_means_by_class_leave_out_what_there_is_not():
-    means = mean_by_class(np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]), np.array([0, 0, 2]), 3)
-    np.testing.assert_allclose(means, [[0.75, 0.25], [np.nan, np.nan], [0.0, 1.0]])
 
 
 def test_the_authors_algorithm_has_every_metric_of_the_study(directory):
