@@ -13,10 +13,11 @@ The candidates are searched one setting at a time, each from the best before it:
 5. the scale around the centers, of which there have been none so far.
 
 Beside them stands a student that takes *mild* advice: a concentration of one, no centers, the scale that suits the
-labels alone, and no one power: an average over all of them and *no teacher*, weighted by stacking (``stacking``), so
+labels alone, and no one power: an average over all of them and *no teacher*, weighted by pseudo-BMA+ (``stacking``), so
 that a power has little weight only where the labels speak against it. What the five stages lead to is chosen only where
-the labels can tell: it must beat the average by more than one standard error of the difference. Many candidates and few
-labels would otherwise favour a strong belief in teachers by luck alone, and one power of many is a choice by a hair.
+the labels can tell: it must beat the average by more than two standard errors of the difference. Many candidates and
+few labels would otherwise favour a strong belief in teachers by luck alone, and one power of many is a choice by a
+hair.
 
 Last come two temperatures together, of this choice and of *no teacher*, for which all else was scored at one: that of
 the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
@@ -41,7 +42,7 @@ from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
 from mtbkd_jax.settings import PosteriorSettings, Powers, no_teacher
-from mtbkd_jax.stacking import stacking_weights
+from mtbkd_jax.stacking import pseudo_bma_weights
 from mtbkd_jax.step_size import cooled_hamiltonian, gradient_noise, hamiltonian_step_size, largest_curvature_around
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
@@ -60,7 +61,7 @@ TEMPERATURES = (1.0, 0.3, 0.1)
 PREDICTION_TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25, 1.4)
 """Candidates of what predictions divide the logits by."""
 LEAST_SHARE = 0.02
-"""Of the draws at a power; those that stacking gives less are not visited."""
+"""Of the draws at a power; those that would have less are not visited."""
 MILD_POWER = "mild power"
 """The stage of the powers at a concentration of one."""
 PLAIN_TEMPERATURE = "temperature, no teacher"
@@ -450,13 +451,13 @@ def choose_settings(
             mild_scored = record(MILD_POWER, mild)
             log_scores = np.stack([*(held_out[one].log_scores for one in mild[::-1]), of_plain])
             powers, of_average = _average(log_scores)
-            if _is_better(of_best, of_average):
+            if _is_better(of_best, of_average, standard_errors=2):
                 powers = None
             else:
                 best = (
                     plain if powers.values == (0.0,) else max(mild_scored, key=lambda one: powers.share_of(one.power))
                 )
-        elif not _is_better(of_best, of_plain):
+        elif not _is_better(of_best, of_plain, standard_errors=2):
             best = plain
 
     temperatures = _unless_given(given.temperature, TEMPERATURES)
@@ -502,20 +503,23 @@ class _HeldOut(NamedTuple):
 
 
 def _average(log_scores: Float[np.ndarray, "powers labelled"]) -> tuple[Powers, Float[np.ndarray, " labelled"]]:
-    """Shares of the powers, largest first and zero last, by stacking; and the log score of each label under them."""
+    """Shares of the powers, largest first and zero last; and the log score of each label under them."""
     known = np.maximum(np.nan_to_num(log_scores.astype(np.float64), nan=LOWEST_LOG_PROB), LOWEST_LOG_PROB)
-    weights = stacking_weights(known)
+    weights = pseudo_bma_weights(known)
     is_heard = weights >= LEAST_SHARE
     shares = weights[is_heard] / weights[is_heard].sum()
     values = np.array([*POWERS[::-1], 0.0])[is_heard]
     averaged = scipy.special.logsumexp(known[is_heard], axis=0, b=shares[:, None])
-    return Powers(tuple(values.tolist()), tuple(shares.tolist())), averaged
+    # As exact as the scores, so that equal ones stay equal.
+    return Powers(tuple(values.tolist()), tuple(shares.tolist())), averaged.astype(log_scores.dtype)
 
 
 def _best_covered(candidates: Mapping[PosteriorSettings, _HeldOut]) -> PosteriorSettings:
     """The pair of temperatures to choose: see the top of this file."""
     best = min(candidates.values(), key=lambda held_out: held_out.nll)
-    alike = {one: of for one, of in candidates.items() if not _is_better(best.log_scores, of.log_scores)}
+    alike = {
+        one: of for one, of in candidates.items() if not _is_better(best.log_scores, of.log_scores, standard_errors=1)
+    }
     return min(alike, key=lambda one: (alike[one].coverage_gap, _correction(one.prediction_temperature)))
 
 
@@ -524,12 +528,14 @@ def _correction(prediction_temperature: float) -> float:
     return abs(float(np.log(prediction_temperature)))
 
 
-def _is_better(one: Float[np.ndarray, " labelled"], other: Float[np.ndarray, " labelled"]) -> bool:
-    """Whether ``one`` has the higher mean log score by more than a standard error of the difference."""
+def _is_better(
+    one: Float[np.ndarray, " labelled"], other: Float[np.ndarray, " labelled"], *, standard_errors: int
+) -> bool:
+    """Whether ``one`` has the higher mean log score by more than so many standard errors of the difference."""
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         return bool(np.isfinite(one).all())
     gains = one - other
-    return bool(gains.mean() > gains.std() / np.sqrt(gains.size))
+    return bool(gains.mean() > standard_errors * gains.std() / np.sqrt(gains.size))
 
 
 def _unless_given(value: float | None, candidates: tuple[float, ...]) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 
-from mtbkd_jax.stacking import leave_one_out_log_scores, stacking_weights
+from mtbkd_jax.stacking import leave_one_out_log_scores, pseudo_bma_weights, stacking_weights
 
 
 def test_weights_maximise_the_penalised_log_score():
@@ -63,3 +63,18 @@ def test_leave_one_out_scores_of_a_tempered_posterior_take_out_as_much_as_a_labe
     scores = leave_one_out_log_scores(np.log(np.where(labels == 1, heads, 1 - heads)), temperature=0.5)
     others = np.where(labels == 1, 2 * 13 + 1, 2 * 5 + 1) / (2 * 19 + 2)
     np.testing.assert_allclose(scores, np.log([others]), atol=0.002)
+
+
+def test_pseudo_bma_weights_of_two_models_are_the_probability_that_a_logistic_noise_exceeds_their_difference():
+    """Of n labels the bootstrapped difference is nearly normal, and the weight of the first E[1 / (1 + exp(−d))]."""
+    gains = np.random.default_rng(0).normal(0.01, 0.1, 500)
+    mean, spread = gains.sum(), np.sqrt(gains.size) * gains.std()
+    differences = scipy.stats.norm(mean, spread).ppf((np.arange(10_000) + 0.5) / 10_000)
+    weights = pseudo_bma_weights(np.stack([gains, np.zeros(500)]))
+    assert weights[0] == pytest.approx(scipy.special.expit(differences).mean(), abs=0.02)
+    assert weights.sum() == pytest.approx(1.0)
+
+
+def test_pseudo_bma_weights_of_models_that_predict_alike_are_equal():
+    scores = np.random.default_rng(0).normal(-1, 0.3, 50)
+    np.testing.assert_allclose(pseudo_bma_weights(np.tile(scores, (3, 1))), 1 / 3)
