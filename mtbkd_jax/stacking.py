@@ -99,6 +99,6 @@ def pseudo_bma_weights(log_scores: Float[np.ndarray, "models scored"]) -> Float[
     num_scored = log_scores.shape[1]
     sums = np.empty((_NUM_REPLICATES, log_scores.shape[0]))
     for replicate in sums:
-        shares = random.standard_exponential(num_scored)
+        shares = random.standard_exponential(size=(num_scored,))
         replicate[:] = log_scores @ (shares * num_scored / shares.sum())
     return scipy.special.softmax(sums, axis=1).mean(0)
