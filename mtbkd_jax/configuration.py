@@ -29,6 +29,8 @@ class SamplingConfig:
       batch_size: examples in a minibatch.
       num_data_blocks: blocks that the examples are cut into, so that devices which the chains leave over share the
         gradients of every step: as many as there are such devices. A minibatch has the same rows from each of them.
+      num_model_blocks: blocks that the parameters of a chain are cut into, each for a device, where the chains of a
+        student are too large for one; a divisor of the number of devices of a process.
       step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest
         curvature; the leapfrog is stable below 2. Steps are shorter where minibatches would heat the chain by more
         than a tenth of its temperature.
@@ -50,6 +52,7 @@ class SamplingConfig:
     thinning: int = 200
     batch_size: int = 128
     num_data_blocks: int = 1
+    num_model_blocks: int = 1
     step_fraction: float = STEP_FRACTION
     schedule: ScheduleName = "constant"
     num_cycles: int = 4
@@ -113,7 +116,8 @@ def check_sampling(sampling: SamplingConfig) -> None:
         check_one_of(get_args(allowed), "sampling", name, getattr(sampling, name))
     is_adapted = sampling.sampler in ADAPTED_SAMPLERS
     names = "num_chains", "num_mode_steps", "num_draws", "thinning", "batch_size", "num_cycles", "num_leapfrog_steps"
-    check_whole("sampling", 1, **{name: getattr(sampling, name) for name in (*names, "num_data_blocks")})
+    blocks = "num_data_blocks", "num_model_blocks"
+    check_whole("sampling", 1, **{name: getattr(sampling, name) for name in (*names, *blocks)})
     check_whole("sampling", 1 if is_adapted else 0, num_burn_in=sampling.num_burn_in)
     check_positive(step_fraction=sampling.step_fraction)
     if not 0 < sampling.momentum_decay <= 1:

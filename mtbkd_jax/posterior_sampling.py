@@ -292,8 +292,11 @@ def _prepare(
     likelihood = distillation_likelihood(student, settings, softening=config.softening)
     minibatch = minibatch_for(examples.labels, sampling.batch_size)
 
-    num_devices = jax.local_device_count()
+    num_devices = max(jax.local_device_count() // sampling.num_model_blocks, 1)
     num_climbs = -(-max(sampling.num_chains, components.scale.shape[0]) // num_devices) * num_devices
+
+    # No climb asks for the centers, all of which would lie on every device.
+    centerless = lessons._replace(centers=lessons.centers._replace(params=()))
 
     def climb(
         key: Key, starts: Params, own: Component, power: Float[Array, " chains"]
@@ -304,10 +307,10 @@ def _prepare(
         rows = np.arange(num_climbs) % count
         look_key, climb_key = jax.random.split(key)
         keys = jax.random.split(climb_key, count)
-        mesh = chain_mesh(num_climbs)
+        mesh = chain_mesh(num_climbs, num_model_blocks=sampling.num_model_blocks)
         found = _climb_all(
             copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows), power[rows]), mesh),
-            copy_to_all((lessons, settings, look_key), mesh),
+            copy_to_all((centerless, settings, look_key), mesh),
             student=student,
             softening=config.softening,
             draw_batch=minibatch,
@@ -383,6 +386,7 @@ def _run_chains(
         else _windows_on(warm_up_key, unlabelled, lessons, prepared, sampling),  # nothing is warmed up by windows
         "own_data": _Own(tree_rows(prepared.components, prepared.component_of_chain), _phases(sampling.num_chains)),
         "num_blocks": num_blocks,
+        "num_model_blocks": sampling.num_model_blocks,
     }
     if sampling.sampler in ADAPTED_SAMPLERS:
         # A step size that was adapted to a wide law would be rejected under a narrow one.

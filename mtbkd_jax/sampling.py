@@ -210,6 +210,7 @@ def sample_chains(
     chunk_size: int = 100,
     own_data: Any = None,
     num_blocks: int = 1,
+    num_model_blocks: int = 1,
     explorer: Sampler | None = None,
     sink: DrawSink | None = None,
     checkpoints: Checkpoints | None = None,
@@ -240,6 +241,7 @@ def sample_chains(
       num_blocks: blocks of equal size that the rows of ``data`` lie in, one block after the other, so that devices
         which the chains leave over may share them; then the sampler's log density adds up what the devices say, and
         ``draw_batch`` draws from the blocks of one device.
+      num_model_blocks: blocks that the parameters of a chain are cut into, each for a device.
       explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same
         kind; None takes the same sampler everywhere.
       sink: where the draws go, of several processes each those of its own chains; None keeps all of them in memory, in
@@ -261,7 +263,7 @@ def sample_chains(
     schedule: Any = step_size if isinstance(step_size, Partial | Cyclical) else Partial(step_size)
     _check_schedule(schedule, num_chains, explorer)
 
-    mesh = chain_mesh(num_chains, num_blocks, is_global=True)
+    mesh = chain_mesh(num_chains, num_blocks, num_model_blocks=num_model_blocks, is_global=True)
     shared = copy_to_all((key, schedule), mesh)
     chunk_size = min(chunk_size, num_draws)
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
