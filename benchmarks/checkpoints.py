@@ -2,8 +2,8 @@
 
 ``mtbkd fit`` samples four chains of a student of a hundred thousand parameters (that of ``benchmarks.memory``), in turn
 without checkpoints and with one after every chunk of draws. What the chunks with checkpoints take longer, divided by
-the default interval between two, is the share of a run that they cost. Writes medians over turns to ``checkpoints.json``
-beside this file, or to ``--output``; the runs are removed again.
+the default interval between two, is the share of a run that they cost. Writes medians over turns, and every turn, to
+``checkpoints.json`` beside this file, or to ``--output``; the runs are removed again.
 """
 
 import argparse
