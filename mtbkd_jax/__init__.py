@@ -56,6 +56,7 @@ _NAMES_OF_MODULE = {
         "Distillation",
         "distil",
         "learn",
+        "unlabelled_rows",
     ),
     "draws": (
         "create_draws",
@@ -128,6 +129,10 @@ _NAMES_OF_MODULE = {
         "with_noise",
     ),
     "report": ("report_page",),
+    "rows": (
+        "FileRows",
+        "open_rows",
+    ),
     "samplers": (
         "hmc",
         "nuts",
@@ -176,6 +181,7 @@ _NAMES_OF_MODULE = {
         "fixed_weighting",
         "uniform_weighting",
     ),
+    "windows": ("Windows",),
 }
 _MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}
 

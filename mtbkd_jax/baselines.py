@@ -213,12 +213,12 @@ def distil_classically(
     """
     loss = loss or pooled_loss(uniform_weighting())
     fold_key, target_key, start_key, score_key, fit_key = jax.random.split(key, 5)
-    inputs, labels, _ = lessons.examples
+    inputs, labels = lessons.examples.inputs, lessons.examples.labels
 
     def examples_with(kept: Int[Array, " examples"]) -> Examples:
         targets = loss.targets(target_key, lessons.teacher_probs, inputs, kept)
         is_taught = (kept == labels).reshape(-1, *[1] * (targets.ndim - 1))
-        return Examples(inputs, kept, jnp.where(is_taught, targets, 0.0))
+        return lessons.examples._replace(labels=kept, components=jnp.where(is_taught, targets, 0.0))
 
     def build(settings: PosteriorSettings, examples: Examples) -> Problem:
         terms = (categorical_log_likelihood, loss.term(settings.power, config.softening))

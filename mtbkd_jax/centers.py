@@ -34,7 +34,7 @@ class Centers(NamedTuple):
 
     Attributes:
       params: stacked over components ``[1 + teachers, ...]``; row 0 is the pool, then one for each teacher.
-      mean_weights: mean over examples of w_i^g, ``[1 + teachers]``; entry 0 is the flat component's.
+      mean_weights: mean over the data of w_i^g, ``[1 + teachers]``; entry 0 is the flat component's.
     """
 
     params: Params
@@ -43,13 +43,24 @@ class Centers(NamedTuple):
 
 @partial(jax.jit, static_argnames="student")
 def choose_center_scale(
-    key: Key, student: Student, inputs: Array, teacher_probs: Float[Array, "examples teachers classes"]
+    key: Key,
+    student: Student,
+    inputs: Array,
+    teacher_probs: Float[Array, "examples teachers classes"],
+    stands_for: Float[Array, " examples"] | None = None,
 ) -> Scalar:
     """Choose the scale s that holds the distillation back, from ``CENTER_SCALES``.
 
     It is the one whose student, distilled from the plain mean of the teachers on four fifths of the examples, comes
     closest to it in cross-entropy on the others. This asks for teacher outputs alone, of which there are many, and for
     no label.
+
+    Args:
+      key: of the split, the initialisation and the minibatches.
+      student: the network.
+      inputs: ``[examples, ...]``.
+      teacher_probs: softened probabilities.
+      stands_for: as in ``Examples``.
     """
     init_key, split_key, fit_key = jax.random.split(key, 3)
     start = student.init(init_key)
@@ -57,8 +68,9 @@ def choose_center_scale(
     is_kept = jax.random.permutation(split_key, inputs.shape[0]) >= inputs.shape[0] // 5
 
     def held_out_loss(scale):
-        params = _distil(fit_key, student, start, inputs, targets, is_kept.astype(jnp.float32), scale)
-        losses = -jnp.sum(targets * jax.nn.log_softmax(student.apply(params, inputs)), axis=-1)
+        weights = _counted(is_kept.astype(jnp.float32), stands_for)
+        params = _distil(fit_key, student, start, inputs, targets, weights, scale)
+        losses = _counted(-jnp.sum(targets * jax.nn.log_softmax(student.apply(params, inputs)), axis=-1), stands_for)
         return jnp.sum(jnp.where(is_kept, 0.0, losses))
 
     scales = jnp.asarray(CENTER_SCALES)
@@ -74,6 +86,7 @@ def distil_centers(
     log_weights: Float[Array, "examples components"],
     scale: float | Scalar,
     is_taught: Bool[Array, " examples"],
+    stands_for: Float[Array, " examples"] | None = None,
 ) -> Centers:
     """Distil the pool and every teacher into the student, all at once.
 
@@ -85,6 +98,7 @@ def distil_centers(
       log_weights: of the flat component and of each teacher, as a weighting rule gives them.
       scale: s, standard deviation of the Gaussian around zero that holds the distillation back.
       is_taught: False for examples that are to play no part.
+      stands_for: as in ``Examples``.
     """
     weights = jnp.exp(log_weights)
     pool = pooled_probs(teacher_probs, log_weights)[:, None]
@@ -93,9 +107,15 @@ def distil_centers(
 
     init_key, fit_key = jax.random.split(key)
     start = student.init(init_key)
-    is_kept = is_taught.astype(weights.dtype)
-    params = jax.vmap(lambda target: _distil(fit_key, student, start, inputs, target, is_kept, scale))(targets)
-    return Centers(params, weights.mean(0))
+    counts = _counted(is_taught.astype(weights.dtype), stands_for)
+    params = jax.vmap(lambda target: _distil(fit_key, student, start, inputs, target, counts, scale))(targets)
+    mean_weights = weights.mean(0) if stands_for is None else stands_for @ weights / stands_for.sum()
+    return Centers(params, mean_weights)
+
+
+def _counted(values: Float[Array, " examples"], stands_for: Float[Array, " examples"] | None) -> Array:
+    """Values of examples as they count in a sum over the data."""
+    return values if stands_for is None else values * stands_for
 
 
 def _distil(

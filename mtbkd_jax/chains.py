@@ -2,11 +2,17 @@
 
     axis "chain"    each device has chains of its own, which need nothing of each other
     axis "data"     devices that share a chain have blocks of the data each, and add up what their rows say
+    axis "model"    devices that share a chain and its data have blocks of the parameters each
 
 What comes out depends on the blocks that the data were cut into, and not on how many devices they lie on, but for the
-order in which a sum is rounded.
+order in which a sum is rounded; and so it is with the blocks of the parameters.
+
+The first two axes are laid out by hand (``over_chains``). Along the third the compiler sees to what devices have to
+tell each other: what is laid out here is where parameters lie, each cut along its longest axis that can be cut. Then of
+two layers one after the other the wide side in the middle is cut, and what is exchanged is activations, of a batch.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,8 +28,10 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.noise import noise_key
 from mtbkd_jax.types import Batch, Key
 
-DATA_AXIS = "data"
+CHAIN_AXIS, DATA_AXIS, MODEL_AXIS = "chain", "data", "model"
 EVERYWHERE = P()
+LEAST_CUT = 1024
+"""Entries of the smallest array of parameters that is cut into blocks; to exchange less costs more than to hold it."""
 
 
 class BatchKey(NamedTuple):
@@ -47,29 +55,36 @@ DrawBatch = Callable[[BatchKey, Any], Batch]
 """``(key, data) -> batch``."""
 
 
-def chain_mesh(num_chains: int, num_blocks: int = 1, *, is_global: bool = False) -> Mesh:
+def chain_mesh(num_chains: int, num_blocks: int = 1, *, num_model_blocks: int = 1, is_global: bool = False) -> Mesh:
     """As many devices as share out chains, and blocks of data, evenly; chains come first, since they do not talk.
 
     Args:
       num_chains: chains.
       num_blocks: blocks that the data are cut into.
+      num_model_blocks: blocks that the parameters of a chain are cut into, each for a device; all of a chain's lie with
+        one process.
       is_global: whether the devices of all processes take part, and not those of this one alone.
 
     Raises:
-      InputError: if the devices of all processes are to take part, and those of one would be idle.
+      InputError: if the devices of a process cannot be shared out by the blocks of the parameters, or the devices of
+        all processes are to take part, and those of one would be idle.
     """
+    if (num_devices := jax.local_device_count()) % num_model_blocks:
+        expected = f"a divisor of the number of devices of a process, {num_devices}"
+        raise InputError("sampling", "num_model_blocks", f"{num_model_blocks}", expected, "Take another number.")
     devices = jax.devices() if is_global else jax.local_devices()
-    chain, data = shape_of_mesh(num_chains, num_blocks, num_devices=len(devices))
-    chosen = devices[: chain * data]
+    chain, data = shape_of_mesh(num_chains, num_blocks, num_devices=len(devices) // num_model_blocks)
+    chosen = devices[: chain * data * num_model_blocks]
     if is_global and len({device.process_index for device in chosen}) < jax.process_count():
         found = f"{num_chains} chains and {num_blocks} blocks of data for {len(devices)} devices"
         expected = f"numbers that share out over the devices of all {jax.process_count()} processes"
         raise InputError("sampling", "num_chains", found, expected, "Take a multiple of the number of devices.")
-    return Mesh(np.asarray(chosen).reshape(chain, data), ("chain", DATA_AXIS))
+    shape = chain, data, num_model_blocks
+    return Mesh(np.asarray(chosen).reshape(shape), (CHAIN_AXIS, DATA_AXIS, MODEL_AXIS))
 
 
 def shape_of_mesh(num_chains: int, num_blocks: int, *, num_devices: int) -> tuple[int, int]:
-    """Devices along both axes.
+    """Devices along the first two axes.
 
     >>> shape_of_mesh(4, 8, num_devices=8)
     (4, 2)
@@ -107,7 +122,12 @@ def over_chains(
 
         return jax.lax.map(one, chains) if on_cpu else jax.vmap(one)(chains)
 
-    return jax.shard_map(on_device, mesh=mesh, in_specs=(P("chain"), of_shared), out_specs=P("chain"), check_vma=False)
+    # A program that the compiler lays out in part is another one: where there is nothing to lay out, all is by hand.
+    by_hand = set(mesh.axis_names) if mesh.shape[MODEL_AXIS] == 1 else {CHAIN_AXIS, DATA_AXIS}
+    of_chains = P(CHAIN_AXIS)
+    return jax.shard_map(
+        on_device, mesh=mesh, in_specs=(of_chains, of_shared), out_specs=of_chains, axis_names=by_hand, check_vma=False
+    )
 
 
 def with_own(data: Any, own: Any) -> Any:
@@ -122,14 +142,15 @@ def keys_of_step(chain_key: Key, step: Any) -> tuple[BatchKey, Key]:
 
 
 def copy_to_chains(tree: Any, mesh: Mesh) -> Any:
-    """A copy of ``tree``, stacked over chains, with each device holding its own chains; the copy may be donated."""
-    return _copy(tree, NamedSharding(mesh, P("chain")))
+    """A copy of ``tree``, stacked over chains, with each device holding its own part; the copy may be donated."""
+    return jax.tree.map(lambda leaf: _copy(leaf, _sharding_of_chains(leaf, mesh)), tree)
 
 
 def like_chains(tree: Any, mesh: Mesh) -> Any:
     """Shapes of ``copy_to_chains``."""
-    sharding = NamedSharding(mesh, P("chain"))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding_of_chains(leaf, mesh)), tree
+    )
 
 
 def copy_to_all(tree: Any, mesh: Mesh) -> Any:
@@ -147,26 +168,68 @@ def copy_data(data: Any, mesh: Mesh, num_blocks: int) -> Any:
     return _copy(data, NamedSharding(mesh, specs_with_data(num_blocks)[0]))
 
 
+def own_blocks(mesh: Mesh, num_blocks: int) -> list[int]:
+    """Numbers of the blocks of data that devices of this process hold."""
+    if num_blocks == 1:
+        return [0]
+    by_device = np.arange(num_blocks).reshape(mesh.shape[DATA_AXIS], -1)
+    is_own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+    return np.unique(by_device[np.nonzero(np.reshape(is_own, mesh.devices.shape))[1]]).tolist()
+
+
+def copy_own_blocks(data: Any, mesh: Mesh, num_blocks: int) -> Any:
+    """``copy_data`` where each process has the rows of ``own_blocks`` alone, one block after the other."""
+    sharding = NamedSharding(mesh, specs_with_data(num_blocks)[0])
+    if sharding.is_fully_addressable:
+        return copy_data(data, mesh, num_blocks)
+    blocks = own_blocks(mesh, num_blocks)
+
+    def copy(leaf: Any) -> Any:
+        own = np.asarray(leaf).reshape(len(blocks), -1, *leaf.shape[1:])
+        length = own.shape[1]
+
+        def of_device(index: Any) -> np.ndarray:
+            first, last, _ = index[0].indices(num_blocks * length)
+            rows = own[blocks.index(first // length) : blocks.index((last - 1) // length) + 1]
+            return rows.reshape(-1, *leaf.shape[1:])
+
+        return jax.make_array_from_callback((num_blocks * length, *leaf.shape[1:]), sharding, of_device)
+
+    return jax.tree.map(copy, data)
+
+
 def own_chains(stacked: Array) -> Int[np.ndarray, " own"]:
     """Numbers of the chains that this process has to write, of an array that is stacked over chains."""
     numbers = np.arange(stacked.shape[0])
-    return np.concatenate([numbers[:0], *(numbers[shard.index[0]] for shard in _own_shards(stacked))])
+    return np.concatenate([numbers[:0], *(numbers[slice(*chains)] for chains in _own_shards(stacked))])
 
 
 def rows_of_own_chains(tree: Any) -> Any:
     """The rows of ``own_chains`` of arrays that are stacked over chains, as NumPy arrays; nothing is gathered."""
 
     def rows(stacked: Array) -> np.ndarray:
-        none = np.empty((0, *stacked.shape[1:]), stacked.dtype)
-        return np.concatenate([none, *(np.asarray(shard.data) for shard in _own_shards(stacked))])
+        own = [np.empty((0, *stacked.shape[1:]), stacked.dtype)]
+        for shards in _own_shards(stacked).values():
+            whole = np.empty((shards[0].data.shape[0], *stacked.shape[1:]), stacked.dtype)
+            for shard in shards:
+                whole[:, *shard.index[1:]] = shard.data
+            own.append(whole)
+        return np.concatenate(own)
 
     return jax.tree.map(rows, tree)
 
 
-def _own_shards(stacked: Array) -> list[Any]:
-    """Those of this process, by their chains; of a chain that several devices share, the first one's."""
-    own = (shard for shard in stacked.addressable_shards if shard.replica_id == 0)
-    return sorted(own, key=lambda shard: shard.index[0].start or 0)
+def _own_shards(stacked: Array) -> dict[tuple[int, int], list[Any]]:
+    """Those of this process, by their first chain and the one after their last, in order.
+
+    Of those that several devices have there is the first one's.
+    """
+    by_chains: dict[tuple[int, int], list[Any]] = {}
+    for shard in stacked.addressable_shards:
+        if shard.replica_id == 0:
+            first, end, _ = shard.index[0].indices(stacked.shape[0])
+            by_chains.setdefault((first, end), []).append(shard)
+    return dict(sorted(by_chains.items()))
 
 
 def on_this_host(tree: Any) -> Any:
@@ -189,3 +252,13 @@ def _copy(tree: Any, sharding: NamedSharding) -> Any:
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     return jax.tree.map(copy, tree)
+
+
+def _sharding_of_chains(leaf: Any, mesh: Mesh) -> NamedSharding:
+    """Of an array that is stacked over chains."""
+    num_blocks, shape = mesh.shape[MODEL_AXIS], np.shape(leaf)
+    axes = [axis for axis in range(1, len(shape)) if shape[axis] % num_blocks == 0]
+    if num_blocks == 1 or math.prod(shape[1:]) < LEAST_CUT or not axes:
+        return NamedSharding(mesh, P(CHAIN_AXIS))
+    longest = max(axes, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, P(CHAIN_AXIS, *[None] * (longest - 1), MODEL_AXIS))

@@ -29,6 +29,8 @@ class SamplingConfig:
       batch_size: examples in a minibatch.
       num_data_blocks: blocks that the examples are cut into, so that devices which the chains leave over share the
         gradients of every step: as many as there are such devices. A minibatch has the same rows from each of them.
+      num_model_blocks: blocks that the parameters of a chain are cut into, each for a device, where the chains of a
+        student are too large for one; a divisor of the number of devices of a process.
       step_fraction: step size as a fraction of the inverse square root (SGLD: of the inverse) of the largest
         curvature; the leapfrog is stable below 2. Steps are shorter where minibatches would heat the chain by more
         than a tenth of its temperature.
@@ -50,6 +52,7 @@ class SamplingConfig:
     thinning: int = 200
     batch_size: int = 128
     num_data_blocks: int = 1
+    num_model_blocks: int = 1
     step_fraction: float = STEP_FRACTION
     schedule: ScheduleName = "constant"
     num_cycles: int = 4
@@ -70,6 +73,9 @@ class DistillationConfig:
       defensive_weight: prior weight of the wide component of the weight-space prior, 0 for none of it.
       budget: length of the chains that score a candidate.
       sampling: how the posterior is sampled.
+      rows_in_memory: how many rows of the data fit in memory, those with a label included; None holds all of them.
+        Where there are more, all rows with a label and a random sample of the others are learned from, and chains see
+        windows on the others that change as they go (``windows``).
     """
 
     softening: float = 1.0
@@ -78,6 +84,7 @@ class DistillationConfig:
     defensive_weight: float = 0.05
     budget: Budget = field(default_factory=Budget)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    rows_in_memory: int | None = None
 
 
 def check_configuration(config: DistillationConfig) -> None:
@@ -95,6 +102,12 @@ def check_configuration(config: DistillationConfig) -> None:
     _check_settings(config.settings)
     _check_budget(config.budget)
     check_sampling(config.sampling)
+    if config.rows_in_memory is not None:
+        check_whole("configuration", 2, rows_in_memory=config.rows_in_memory)
+        if config.sampling.sampler in ADAPTED_SAMPLERS:
+            found = f"{config.rows_in_memory} with {config.sampling.sampler}, which uses all rows in every step"
+            expected, action = "None, or a sampler that steps on minibatches", "Sample by sghmc or sgld."
+            raise InputError("configuration", "rows_in_memory", found, expected, action)
 
 
 def check_sampling(sampling: SamplingConfig) -> None:
@@ -103,7 +116,8 @@ def check_sampling(sampling: SamplingConfig) -> None:
         check_one_of(get_args(allowed), "sampling", name, getattr(sampling, name))
     is_adapted = sampling.sampler in ADAPTED_SAMPLERS
     names = "num_chains", "num_mode_steps", "num_draws", "thinning", "batch_size", "num_cycles", "num_leapfrog_steps"
-    check_whole("sampling", 1, **{name: getattr(sampling, name) for name in (*names, "num_data_blocks")})
+    blocks = "num_data_blocks", "num_model_blocks"
+    check_whole("sampling", 1, **{name: getattr(sampling, name) for name in (*names, *blocks)})
     check_whole("sampling", 1 if is_adapted else 0, num_burn_in=sampling.num_burn_in)
     check_positive(step_fraction=sampling.step_fraction)
     if not 0 < sampling.momentum_decay <= 1:

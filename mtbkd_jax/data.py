@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,6 +22,7 @@ from mtbkd_jax.checks import (
 )
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.npz_files import read_npz
+from mtbkd_jax.rows import Rows, blocks, open_rows
 from mtbkd_jax.storage import translated_errors
 
 
@@ -42,6 +43,16 @@ class Dataset:
     labels: Int[np.ndarray, " examples"]
     class_names: tuple[str, ...] | None
     groups: np.ndarray | None = None
+
+
+class DatasetOnDisk(NamedTuple):
+    """A ``Dataset`` whose inputs stay in their file, and were not looked at; :func:`open_dataset` makes it."""
+
+    ids: np.ndarray
+    inputs: Rows
+    labels: Int[np.ndarray, " examples"]
+    class_names: tuple[str, ...] | None
+    groups: np.ndarray | None
 
 
 def make_dataset(
@@ -68,7 +79,20 @@ def make_dataset(
       InputError: if the arrays disagree in length, or one of them is not what it must be.
     """
     checked_inputs = _check_inputs(inputs, where, "inputs")
-    num_examples = len(checked_inputs)
+    checked = _check_besides(len(checked_inputs), labels, ids, class_names, groups, where)
+    checked_ids, checked_labels, names, checked_groups = checked
+    return Dataset(checked_ids, checked_inputs, checked_labels, names, checked_groups)
+
+
+def _check_besides(
+    num_examples: int,
+    labels: ArrayLike,
+    ids: Names | None,
+    class_names: Names | None,
+    groups: Names | None,
+    where: str,
+) -> tuple[np.ndarray, Int[np.ndarray, " examples"], tuple[str, ...] | None, np.ndarray | None]:
+    """Check all but the inputs: ids, labels, names of the classes, and groups."""
     check_num_examples(num_examples, where)
     names = None if class_names is None else check_class_names(class_names, where)
     checked_labels = check_labels(labels, None if names is None else len(names), where)
@@ -77,7 +101,7 @@ def make_dataset(
     for field, array in {"labels": checked_labels, "ids": checked_ids, "groups": checked_groups}.items():
         if array is not None:
             check_same_number("rows", len(array), num_examples, "as the inputs have", where, field)
-    return Dataset(checked_ids, checked_inputs, checked_labels, names, checked_groups)
+    return checked_ids, checked_labels, names, checked_groups
 
 
 def read_dataset(
@@ -104,6 +128,22 @@ def read_dataset(
         groups=fields.get("groups"),
         where=str(path),
     )
+
+
+def open_dataset(path: str | Path) -> DatasetOnDisk:
+    """``read_dataset`` of an NPZ file whose inputs do not fit in memory: they stay there, and are read by rows.
+
+    Raises:
+      InputError: if the file or a field of it is not what it must be, or the inputs are compressed.
+    """
+    where = str(path)
+    fields = read_npz(path, required=("labels",), optional=("ids", "class_names", "groups"))
+    inputs = open_rows(path, "inputs")
+    _check_shape(inputs.shape, where, "inputs")
+    ids, class_names, groups = (fields.get(name) for name in ("ids", "class_names", "groups"))
+    checked = _check_besides(inputs.shape[0], fields["labels"], ids, class_names, groups, where)
+    checked_ids, checked_labels, names, checked_groups = checked
+    return DatasetOnDisk(checked_ids, inputs, checked_labels, names, checked_groups)
 
 
 def read_inputs(path: str | Path, *, inputs_field: str = "inputs") -> Float[np.ndarray, "examples ..."]:
@@ -166,6 +206,24 @@ class Standardizer:
         constant = inputs.min(axis=0) == inputs.max(axis=0)
         return cls(mean.astype(np.float32), np.where(constant, 1, scale).astype(np.float32))
 
+    @classmethod
+    def fit_rows(cls, rows: Rows, where: str, field: str) -> "Standardizer":
+        """:meth:`fit` in bounded memory, in two passes, the first of which looks for numbers that are not finite.
+
+        Raises:
+          InputError: if there are some.
+        """
+        num_rows, total = rows.shape[0], np.zeros(rows.shape[1:])
+        lowest, highest = np.full(rows.shape[1:], np.inf), np.full(rows.shape[1:], -np.inf)
+        for start, block in blocks(rows):
+            values = check_finite(block, where, f"{field} from row {start}")
+            total += values.sum(axis=0, dtype=np.float64)
+            lowest, highest = np.minimum(lowest, values.min(axis=0)), np.maximum(highest, values.max(axis=0))
+        mean = total / num_rows
+        squares = sum(np.square(np.asarray(block, np.float32) - mean).sum(axis=0) for _, block in blocks(rows))
+        scale = np.where(lowest == highest, 1, np.sqrt(squares / num_rows))
+        return cls(mean.astype(np.float32), scale.astype(np.float32))
+
     def __call__(self, inputs: Float[np.ndarray, "examples ..."]) -> Float[np.ndarray, "examples ..."]:
         """Return standardized inputs, as float32.
 
@@ -190,7 +248,11 @@ class Standardizer:
 
 def _check_inputs(inputs: ArrayLike, where: str, field: str) -> Float[np.ndarray, "examples ..."]:
     array = check_finite(inputs, where, field)
-    if array.ndim < 2 or array.size == 0:
-        action = "Give a row for each example; a single feature is a column, `inputs[:, None]`."
-        raise InputError(where, field, f"an array of shape {array.shape}", "[examples, features ...]", action)
+    _check_shape(array.shape, where, field)
     return array
+
+
+def _check_shape(shape: tuple[int, ...], where: str, field: str) -> None:
+    if len(shape) < 2 or 0 in shape:
+        action = "Give a row for each example; a single feature is a column, `inputs[:, None]`."
+        raise InputError(where, field, f"an array of shape {shape}", "[examples, features ...]", action)

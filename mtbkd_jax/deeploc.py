@@ -171,8 +171,9 @@ def _teacher_logits(name: str, path: Path, ids: np.ndarray) -> Float[np.ndarray,
         raise InputError(str(path), "header", str(teacher.class_names), "the numbers 0 to 9", _CLONE_AGAIN)
     if teacher.ids is not None:
         return teacher.logits(ids)[:, 0]
-    check_same_number("rows", len(teacher.values), len(ids), f"as {TRAIN_FILE} has", str(path), "outputs")
-    return teacher.values
+    values = np.asarray(teacher.values)
+    check_same_number("rows", len(values), len(ids), f"as {TRAIN_FILE} has", str(path), "outputs")
+    return values
 
 
 def _place(directory: Path, name: str) -> Path | None:

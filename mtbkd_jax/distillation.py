@@ -9,7 +9,7 @@ step is a function of its own module and can be called alone.
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,11 @@ from mtbkd_jax.checks import (
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.draws import DrawStore
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.examples import Examples, labelled_first, minibatch_for
+from mtbkd_jax.examples import Examples, labelled_first, minibatch_for, noise_beyond_sample
 from mtbkd_jax.folds import are_enough, deal_folds
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, check_labels_to_stack_by, sample_posterior
+from mtbkd_jax.rows import Rows, check_finite_rows
 from mtbkd_jax.sampling import Progress
 from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validation
 from mtbkd_jax.settings import PosteriorSettings, distillation_posterior, no_teacher
@@ -48,7 +49,8 @@ from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_rows, tree_where
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
-from mtbkd_jax.weighting import WeightingRule, entropy_weighting
+from mtbkd_jax.weighting import FittedRule, WeightingRule, check_weighs_new_rows, entropy_weighting
+from mtbkd_jax.windows import UnlabelledRows, sample_of_rows
 
 
 class Distillation(NamedTuple):
@@ -57,7 +59,7 @@ class Distillation(NamedTuple):
     Attributes:
       student: the network.
       lessons: of all labels, in the order ``order`` of the user's rows.
-      order: row of the user's arrays for each row of the lessons.
+      order: row of the user's arrays for each row of the lessons, which are a sample where not all fit in memory.
       choice: the settings, and how each candidate did.
       posterior: its draws.
     """
@@ -76,16 +78,22 @@ class Learned(NamedTuple):
       log_weights: of the flat component and of each teacher, ``[examples, components]``, those with a label first.
       centers: of the weight-space prior.
       choice: the settings, and how each candidate did.
+      fitted_rule: as in ``Lessons``.
     """
 
     log_weights: Float[Array, "examples components"]
     centers: Centers
     choice: Choice
+    fitted_rule: FittedRule | None = None
 
 
 @runtime_checkable
 class LearnedStore(Protocol):
     """Keeps what was learned, so that it is learned once; ``unfinished.LearnedFiles`` keeps it in a directory."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been kept yet."""
 
     def read(self, template: PyTree) -> Learned | None:
         """What is kept, or None; ``template`` is the student's parameters, or their shapes."""
@@ -95,9 +103,9 @@ class LearnedStore(Protocol):
 
 
 def distil(
-    inputs: ArrayLike,
+    inputs: ArrayLike | Rows,
     labels: ArrayLike,
-    teacher_logits: ArrayLike,
+    teacher_logits: ArrayLike | Rows,
     student: Student,
     *,
     seed: int,
@@ -112,9 +120,10 @@ def distil(
     """Distil several teachers into one Bayesian student.
 
     Args:
-      inputs: ``[examples, ...]``, standardised.
+      inputs: ``[examples, ...]``, standardised; where ``config.rows_in_memory`` says that not all fit in memory,
+        ``Rows`` that are read when they are needed will do, such as those of ``open_rows``.
       labels: ``[examples]``, 0 to classes - 1, and -1 where there is none.
-      teacher_logits: ``[examples, teachers, classes]``.
+      teacher_logits: ``[examples, teachers, classes]``, or ``Rows`` like the inputs.
       student: the network, as ``mlp``, ``cnn``, ``from_linen`` or ``from_nnx`` make it.
       seed: the result depends on it, on the other arguments, and on nothing else.
       teacher_softening: the temperature that each teacher's logits were divided by already, ``[teachers]``;
@@ -135,7 +144,8 @@ def distil(
         settings are to be chosen, or chains stacked, and there are too few labels for it.
     """
     check_seed(seed, "distil")
-    _refuse_probabilities(teacher_logits)
+    if not is_streamed(labels, config):
+        _refuse_probabilities(teacher_logits)
     learn_key, sample_key = jax.random.split(jax.random.key(seed))
     lessons, order, choice = learn(
         learn_key,
@@ -156,6 +166,9 @@ def distil(
         choice.settings,
         powers=choice.powers,
         config=config,
+        unlabelled=unlabelled_rows(
+            inputs, labels, teacher_logits, teacher_softening=teacher_softening, weighting=weighting, config=config
+        ),
         sink=sink,
         progress=progress,
     )
@@ -164,9 +177,9 @@ def distil(
 
 def learn(
     key: Key,
-    inputs: ArrayLike,
+    inputs: ArrayLike | Rows,
     labels: ArrayLike,
-    teacher_logits: ArrayLike,
+    teacher_logits: ArrayLike | Rows,
     student: Student,
     *,
     teacher_softening: ArrayLike | None = None,
@@ -184,24 +197,30 @@ def learn(
       The lessons, the order of their rows in the user's arrays, and the choice.
     """
     check_configuration(config)
-    checked_inputs, checked_labels, logits = _checked(inputs, labels, teacher_logits)
-    check_student(student, checked_inputs.shape[1:], logits.shape[2], "distil")
-    _check_given_centers(given_centers or {}, student, logits.shape[1])
-    softening = _checked_softening(teacher_softening, logits.shape[1])
-    order = labelled_first(checked_labels)
-    rows, row_labels = jnp.asarray(checked_inputs[order]), checked_labels[order]
-    teacher_probs = softened_probs(jnp.asarray(logits[order]), config.softening, softening)
+    if is_streamed(labels, config):
+        sample_key, key = jax.random.split(key)
+        seen = _sampled(sample_key, inputs, labels, teacher_logits, config, is_new=store is None or store.is_empty)
+    else:
+        seen = _all_rows(inputs, labels, teacher_logits)
+    order, row_labels, stands_for = seen.order, seen.labels, seen.stands_for
+    num_teachers, num_classes = seen.logits.shape[1:]
+    check_student(student, seen.inputs.shape[1:], num_classes, "distil")
+    _check_given_centers(given_centers or {}, student, num_teachers)
+    softening = _checked_softening(teacher_softening, num_teachers)
+    rows = jnp.asarray(seen.inputs)
+    teacher_probs = softened_probs(jnp.asarray(seen.logits), config.softening, softening)
     if store is not None and (known := store.read(jax.eval_shape(student.init, key))) is not None:
-        examples = Examples(rows, jnp.asarray(row_labels, jnp.int32))
-        return Lessons(examples, teacher_probs, known.log_weights, known.centers), order, known.choice
+        examples = Examples(rows, jnp.asarray(row_labels, jnp.int32), stands_for=stands_for)
+        lessons = Lessons(examples, teacher_probs, known.log_weights, known.centers, known.fitted_rule)
+        return lessons, order, known.choice
     num_labelled = int((row_labels >= 0).sum())
-    group_of_row = None if groups is None else _checked_groups(groups, len(order))[order]
+    group_of_row = None if groups is None else _checked_groups(groups, np.size(labels))[order]
     _check_labels_suffice(row_labels, group_of_row, config)
     minibatch_for(jnp.asarray(row_labels), config.sampling.batch_size)  # refuses one that is too small at once
     rule = weighting or _default_weighting(num_labelled, config.num_folds)
 
     scale_key, lesson_key, choice_key = jax.random.split(key, 3)
-    center_scale = choose_center_scale(scale_key, student, rows, teacher_probs)
+    center_scale = choose_center_scale(scale_key, student, rows, teacher_probs, stands_for)
     prepare = partial(
         prepare_lessons,
         student=student,
@@ -210,12 +229,88 @@ def learn(
         rule=rule,
         center_scale=center_scale,
         given_centers=given_centers,
+        stands_for=stands_for,
     )
     lessons = prepare(lesson_key, row_labels, np.ones(row_labels.shape, bool))
     choice = _choose(choice_key, student, lessons, prepare, group_of_row, config)
     if store is not None:
-        store.write(Learned(lessons.log_weights, lessons.centers, choice))
+        store.write(Learned(lessons.log_weights, lessons.centers, choice, lessons.fitted_rule))
     return lessons, order, choice
+
+
+def is_streamed(labels: ArrayLike, config: DistillationConfig) -> bool:
+    """Whether there are more rows than fit in memory, so that a sample is learned from, and the others are streamed."""
+    return config.rows_in_memory is not None and np.size(labels) > config.rows_in_memory
+
+
+def unlabelled_rows(
+    inputs: ArrayLike | Rows,
+    labels: ArrayLike,
+    teacher_logits: ArrayLike | Rows,
+    *,
+    teacher_softening: ArrayLike | None = None,
+    weighting: WeightingRule | None = None,
+    config: DistillationConfig = DistillationConfig(),
+) -> UnlabelledRows | None:
+    """What ``sample_posterior`` streams after ``learn``, whose arguments these are; None where all rows fit in memory.
+
+    Nothing is read: ``learn`` has looked at every row.
+
+    Raises:
+      InputError: if the weighting rule cannot weigh rows that it has not seen.
+    """
+    if not is_streamed(labels, config):
+        return None
+    known = np.asarray(labels)
+    rule = weighting or _default_weighting(int((known >= 0).sum()), config.num_folds)
+    logits = _as_rows(teacher_logits)
+    softening = _checked_softening(teacher_softening, logits.shape[1])
+    return UnlabelledRows(
+        _as_rows(inputs), logits, np.flatnonzero(known < 0), config.softening, softening, check_weighs_new_rows(rule)
+    )
+
+
+class _Seen(NamedTuple):
+    """What learning sees: all rows, or a sample of them; those with a label first."""
+
+    order: Int[np.ndarray, " seen"]
+    inputs: Float[np.ndarray, "seen ..."]
+    labels: Int[np.ndarray, " seen"]
+    logits: Float[np.ndarray, "seen teachers classes"]
+    stands_for: Float[Array, " seen"] | None
+
+
+def _all_rows(inputs: Any, labels: ArrayLike, teacher_logits: Any) -> _Seen:
+    checked_inputs, checked_labels, logits = _checked(inputs, labels, teacher_logits)
+    order = labelled_first(checked_labels)
+    return _Seen(order, checked_inputs[order], checked_labels[order], logits[order], None)
+
+
+def _sampled(
+    key: Key, inputs: Any, labels: ArrayLike, teacher_logits: Any, config: DistillationConfig, *, is_new: bool
+) -> _Seen:
+    """A sample of rows; where nothing has been learned yet, all of them are looked at, a block at a time."""
+    assert config.rows_in_memory is not None  # else nothing is streamed
+    all_inputs, all_logits = _as_rows(inputs), _as_rows(teacher_logits)
+    _check_shapes(all_inputs, all_logits)
+    known = _checked_labels(labels, all_inputs.shape[0], all_logits.shape[2])
+    num_blocks = config.sampling.num_data_blocks
+    order = sample_of_rows(key, known, config.rows_in_memory, num_blocks=num_blocks)
+    num_unlabelled, num_sampled = int((known < 0).sum()), int((known[order] < 0).sum())
+    # Refused at once, and not where the chains start.
+    noise_beyond_sample(len(order) - num_sampled, num_sampled, num_unlabelled, config.sampling.batch_size)
+    if is_new:
+        check_finite_rows(all_inputs, "distil", "inputs")
+        check_finite_rows(all_logits, "distil", "teacher_logits")
+    logits = check_finite(all_logits[order], "distil", "teacher_logits")
+    _refuse_probabilities(logits)
+    counts = np.where(known[order] < 0, num_unlabelled / num_sampled, 1.0)
+    sampled_inputs = check_finite(all_inputs[order], "distil", "inputs")
+    return _Seen(order, sampled_inputs, known[order], logits, jnp.asarray(counts, jnp.float32))
+
+
+def _as_rows(values: Any) -> Rows:
+    return values if isinstance(values, Rows) else np.asarray(values)
 
 
 def _check_labels_suffice(
@@ -300,25 +395,34 @@ def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):
     inputs = check_finite(inputs, "distil", "inputs")
     check_num_examples(len(inputs), "distil", "inputs")
     teacher_logits = check_finite(teacher_logits, "distil", "teacher_logits")
-    if teacher_logits.ndim != 3 or teacher_logits.shape[0] != inputs.shape[0] or teacher_logits.shape[1] == 0:
+    _check_shapes(inputs, teacher_logits)
+    return inputs, _checked_labels(labels, len(inputs), teacher_logits.shape[2]), teacher_logits
+
+
+def _check_shapes(inputs: Rows, teacher_logits: Rows) -> None:
+    shape = teacher_logits.shape
+    if len(shape) != 3 or shape[0] != inputs.shape[0] or shape[1] == 0:
         raise InputError(
             "distil",
             "teacher_logits",
-            f"shape {teacher_logits.shape}",
+            f"shape {shape}",
             f"({inputs.shape[0]}, teachers, classes) with one teacher or more",
             "Stack the teachers along axis 1, rows in the order of the inputs.",
         )
-    check_num_classes(teacher_logits.shape[2], "distil", "teacher_logits")
-    labels = check_labels(labels, teacher_logits.shape[2], "distil")
-    if labels.shape[0] != inputs.shape[0]:
+    check_num_classes(shape[2], "distil", "teacher_logits")
+
+
+def _checked_labels(labels: ArrayLike, num_examples: int, num_classes: int) -> Int[np.ndarray, " examples"]:
+    checked = check_labels(labels, num_classes, "distil")
+    if checked.shape[0] != num_examples:
         raise InputError(
             "distil",
             "labels",
-            f"{labels.shape[0]}",
-            f"{inputs.shape[0]}, one for each input",
+            f"{checked.shape[0]}",
+            f"{num_examples}, one for each input",
             "Give -1 to an example without a label.",
         )
-    return inputs, labels, teacher_logits
+    return checked
 
 
 def _checked_groups(groups: Names, num_examples: int) -> np.ndarray:
@@ -339,7 +443,7 @@ def _checked_softening(softening: ArrayLike | None, num_teachers: int) -> Float[
     return values
 
 
-def _refuse_probabilities(teacher_logits: ArrayLike) -> None:
+def _refuse_probabilities(teacher_logits: Any) -> None:
     logits = check_numbers(teacher_logits, "distil", "teacher_logits")
     for teacher in range(logits.shape[1] if logits.ndim == 3 else 0):
         if looks_like_probabilities(logits[:, teacher]):

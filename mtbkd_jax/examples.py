@@ -33,11 +33,14 @@ class Examples(NamedTuple):
       labels: ``[examples]``, -1 where there is none; in regression the number to predict, NaN where it is unknown.
       components: the mixture components of the function-space prior (``DirichletComponents``, or ``GaussianComponents``
         in regression), or None without teachers.
+      stands_for: how many rows of the data each row stands for, ``[examples]``, where these are a sample of them; None
+        where each stands for itself.
     """
 
     inputs: Array
     labels: Int[Array, " examples"] | Float[Array, " examples"]
     components: Any = None
+    stands_for: Float[Array, " examples"] | None = None
 
 
 class WeightedExamples(NamedTuple):
@@ -48,9 +51,9 @@ class WeightedExamples(NamedTuple):
 
 
 def full_batch(key: object, examples: Examples) -> WeightedExamples:
-    """All of the data, each row counted once. The key is there so that every batch is drawn by the same signature."""
+    """All rows, each counted once. The key is there so that every batch is drawn by the same signature."""
     del key
-    return WeightedExamples(examples, jnp.ones(examples.labels.shape, jnp.float32))
+    return _weighted(examples, jnp.ones(examples.labels.shape, jnp.float32))
 
 
 def labelled_first(labels: np.ndarray) -> np.ndarray:
@@ -89,7 +92,7 @@ def stratified_minibatch(
     weights = _weights_of_strata(sizes, counts)
 
     def draw(key: BatchKey, examples: Examples) -> WeightedExamples:
-        return WeightedExamples(_rows_of(examples, _rows_of_strata(key, sizes, counts)), jnp.asarray(weights))
+        return _weighted(_rows_of(examples, _rows_of_strata(key, sizes, counts)), jnp.asarray(weights))
 
     return draw
 
@@ -111,7 +114,7 @@ def in_blocks(examples: Examples, num_blocks: int) -> WeightedExamples:
     is_real = np.concatenate([dealt[0] < num_labelled, dealt[1] < num_rows], axis=1).reshape(-1)
     ends = num_labelled - 1, num_rows - 1
     rows = np.concatenate([np.minimum(*pair) for pair in zip(dealt, ends, strict=True)], axis=1).reshape(-1)
-    return WeightedExamples(_rows_of(examples, rows), jnp.asarray(is_real, jnp.float32))
+    return _weighted(_rows_of(examples, rows), jnp.asarray(is_real, jnp.float32))
 
 
 def all_blocks(key: object, data: WeightedExamples) -> WeightedExamples:
@@ -132,6 +135,45 @@ def minibatch_of_blocks(
     """
     num_labelled = int((labels >= 0).sum())
     return _block_minibatch(num_labelled, labels.shape[0] - num_labelled, batch_size, num_blocks)
+
+
+def steps_of_epoch(num_labelled: int, num_unlabelled: int, batch_size: int, num_blocks: int) -> int:
+    """Steps in which ``minibatch_of_blocks`` takes every row without a label once, but for a rest that fills no batch.
+
+    >>> steps_of_epoch(10, 100, 20, 1)
+    10
+    """
+    if batch_size >= num_labelled + num_unlabelled:
+        return 1
+    count = -(-_counts_of_strata(num_labelled, num_unlabelled, batch_size)[1] // num_blocks)
+    return -(-num_unlabelled // num_blocks) // count
+
+
+def noise_beyond_sample(num_labelled: int, num_sampled: int, num_unlabelled: int, batch_size: int) -> float:
+    """By how much gradients on minibatches of all rows vary more than on those of a sample of them.
+
+        (1 − b / N) / (1 − b / n)        b rows without a label of a batch, n of the sample, N of the data
+
+    for rows that are drawn without replacement; those with a label are in the sample, and taken to vary as the others.
+
+    Args:
+      num_labelled: rows with a label.
+      num_sampled: rows without one, of the sample.
+      num_unlabelled: rows without one, of the data.
+      batch_size: rows drawn.
+
+    Raises:
+      InputError: if a batch takes the whole sample, which then tells nothing of how it varies.
+
+    >>> noise_beyond_sample(10, 20, 1000, 20)
+    1.98
+    """
+    count = min(_counts_of_strata(num_labelled, num_sampled, batch_size)[1], num_sampled)
+    if count == num_sampled:
+        found = f"{batch_size}, which takes all {num_sampled} rows without a label that are in memory"
+        action = "Lower it, or raise rows_in_memory."
+        raise InputError("sampling", "batch_size", found, "a part of them", action)
+    return (1 - count / num_unlabelled) / (1 - count / num_sampled)
 
 
 @cache
@@ -185,6 +227,13 @@ def _rows_of_strata(key: BatchKey, sizes: tuple[int, ...], counts: tuple[int, ..
             for start, stream, size, count in zip(starts, streams, sizes, counts, strict=True)
         ]
     )
+
+
+def _weighted(examples: Examples, weights: Float[Array, " examples"]) -> WeightedExamples:
+    """Examples that count by these weights, and by how many rows each stands for."""
+    if examples.stands_for is None:
+        return WeightedExamples(examples, weights)
+    return WeightedExamples(examples._replace(stands_for=None), weights * examples.stands_for)
 
 
 def _rows_of(data: Any, rows: Array | np.ndarray) -> Any:

@@ -16,10 +16,18 @@ from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
 from mtbkd_jax.checks import check_labels, check_not_negative, check_seed, check_whole
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
-from mtbkd_jax.data import Standardizer, read_dataset, read_inputs, sha256_of_file
+from mtbkd_jax.data import (
+    Dataset,
+    DatasetOnDisk,
+    Standardizer,
+    open_dataset,
+    read_dataset,
+    read_inputs,
+    sha256_of_file,
+)
 from mtbkd_jax.diagnostics import LEAST_DRAWS
 from mtbkd_jax.digits import digits_study
-from mtbkd_jax.distillation import Distillation, learn
+from mtbkd_jax.distillation import Distillation, is_streamed, learn, unlabelled_rows
 from mtbkd_jax.draw_chunks import ID_BYTES
 from mtbkd_jax.draws import DrawStore
 from mtbkd_jax.errors import InputError
@@ -28,10 +36,12 @@ from mtbkd_jax.given_centers import read_params
 from mtbkd_jax.judging import judged_of
 from mtbkd_jax.kept_predictions import KeptPredictions, Probing
 from mtbkd_jax.lessons import Lessons
+from mtbkd_jax.npz_files import read_npz
 from mtbkd_jax.posterior_sampling import SampledPosterior, follow_sampling, sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
 from mtbkd_jax.processes import from_first, is_first
 from mtbkd_jax.progress import progress_bar
+from mtbkd_jax.rows import MappedRows
 from mtbkd_jax.run_log import RunLog, check_tensorboard, log_of_run
 from mtbkd_jax.runs import (
     PosteriorResponsibilities,
@@ -60,6 +70,7 @@ from mtbkd_jax.unfinished import (
     unfinished_run,
 )
 from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
+from mtbkd_jax.windows import UnlabelledRows
 
 if TYPE_CHECKING:
     from mtbkd_jax.cli import Fit, Study
@@ -74,25 +85,27 @@ def fit(config: "Fit") -> None:
     _check_options(config)
     check_configuration(config.distillation)
     check_whole("sampling", LEAST_DRAWS, num_draws=config.distillation.sampling.num_draws)  # for the diagnostics
-    dataset = read_dataset(config.data)
-    teachers = open_teachers(config.teachers, kind=config.kind)
+    streams = config.distillation.rows_in_memory is not None and is_streamed(
+        read_npz(config.data, required=("labels",))["labels"], config.distillation
+    )
+    dataset: Dataset | DatasetOnDisk = open_dataset(config.data) if streams else read_dataset(config.data)
+    teachers = open_teachers(config.teachers, kind=config.kind, by_rows=streams)
     for teacher in teachers:
-        if isinstance(teacher, TeacherOutputs):
+        # Where the rows are shared out, all of them are looked at by the first process alone.
+        if isinstance(teacher, TeacherOutputs) and (is_first() or not streams):
             teacher.verify()
-    aligned = align_teachers(teachers, ids=dataset.ids, class_names=dataset.class_names)
+    aligned = align_teachers(teachers, ids=dataset.ids, class_names=dataset.class_names, by_rows=streams)
     num_classes = aligned.logits.shape[2]
     labels = check_labels(dataset.labels, num_classes, str(config.data))
     class_names = aligned.class_names or tuple(map(str, range(num_classes)))
-    standardizer = Standardizer.fit(dataset.inputs) if config.standardize else None
-    inputs = dataset.inputs if standardizer is None else standardizer(dataset.inputs)
+    standardizer = _standardizer(dataset.inputs, str(config.data), streams) if config.standardize else None
+    inputs = _standardised(dataset.inputs, standardizer, streams)
     probes = _read_probes(config, inputs.shape[1:], standardizer)
     student = config.student.build(inputs.shape[1:], num_classes)
     rule, weighting = _weighting(config, labels, aligned.names)
     given_centers = _given_centers(config.centers, student, aligned.names)
 
     learn_key, sample_key = jax.random.split(jax.random.key(config.seed))
-    digests = {str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers])
-    digests |= {} if config.probes is None else {str(config.probes): sha256_of_file(config.probes)}
     teach = partial(
         learn,
         learn_key,
@@ -107,9 +120,19 @@ def fit(config: "Fit") -> None:
         config=config.distillation,
         store=LearnedFiles(config.out / "learned"),
     )
+    unlabelled = unlabelled_rows(
+        inputs,
+        labels,
+        aligned.logits,
+        teacher_softening=aligned.softening,
+        weighting=weighting,
+        config=config.distillation,
+    )
     if not is_first():
-        _follow_fit(config, teach, sample_key, student)
+        _follow_fit(config, teach, sample_key, student, unlabelled)
         return
+    digests = {str(config.data): sha256_of_file(config.data)} | _digests([*config.teachers, *config.centers])
+    digests |= {} if config.probes is None else {str(config.probes): sha256_of_file(config.probes)}
     with unfinished_run(config.out, config, digests, resume=config.resume) as path:
         if bool(from_first(is_finished(path))):
             console.print(f"{path} is finished: nothing is left to do.")
@@ -120,7 +143,16 @@ def fit(config: "Fit") -> None:
             lessons, order, choice = teach()
             sink = _sink(config, path, student, lessons, order, choice, probes)
             posterior = _sample(
-                sample_key, path, student, lessons, choice, config.distillation, sink, config.checkpoint_seconds, log
+                sample_key,
+                path,
+                student,
+                lessons,
+                choice,
+                config.distillation,
+                sink,
+                config.checkpoint_seconds,
+                log,
+                unlabelled,
             )
             log.begin("writing")
             result = Distillation(student, lessons, order, choice, posterior)
@@ -137,7 +169,9 @@ def fit(config: "Fit") -> None:
             )
             storage.write_json(
                 path / "metrics.json",
-                {"weighting": rule} | _metrics_of_fit(result) | _whom(result, followed, aligned.names, class_names),
+                {"weighting": rule}
+                | _metrics_of_fit(result, labels)
+                | _whom(result, followed, aligned.names, class_names),
             )
             log.begin("finished")
         mark_finished(path)
@@ -150,7 +184,24 @@ def fit(config: "Fit") -> None:
     console.print(f"Wrote {path}")
 
 
-def _follow_fit(config: "Fit", teach: Callable[[], Any], sample_key: Key, student: Student) -> None:
+def _standardizer(inputs: Any, where: str, streams: bool) -> Standardizer:
+    """That of the training inputs; where they are streamed, the first process reads them, and tells the others."""
+    if not streams:
+        return Standardizer.fit(inputs)
+    nothing = np.zeros(inputs.shape[1:], np.float32)
+    found = Standardizer.fit_rows(inputs, where, "inputs") if is_first() else Standardizer(nothing, nothing)
+    return Standardizer(*from_first((found.mean, found.scale)))
+
+
+def _standardised(inputs: Any, standardizer: Standardizer | None, streams: bool) -> Any:
+    if standardizer is None:
+        return inputs
+    return MappedRows(inputs, standardizer, inputs.shape[1:]) if streams else standardizer(inputs)
+
+
+def _follow_fit(
+    config: "Fit", teach: Callable[[], Any], sample_key: Key, student: Student, unlabelled: UnlabelledRows | None
+) -> None:
     """What the other processes do: read what the first one has learned, and sample with it."""
     is_run_finished = bool(from_first(False))
     if is_run_finished:
@@ -166,6 +217,7 @@ def _follow_fit(config: "Fit", teach: Callable[[], Any], sample_key: Key, studen
             powers=choice.powers,
             sink=store,
             config=config.distillation,
+            unlabelled=unlabelled,
             checkpoints=checkpoints,
         )
 
@@ -352,6 +404,7 @@ def _sample(
     sink: DrawStore | KeptPredictions,
     checkpoint_seconds: float,
     log: RunLog,
+    unlabelled: UnlabelledRows | None = None,
 ) -> SampledPosterior:
     """Sample the posterior of the settings chosen; the draws are on the disk, and so is where the chains stand."""
     _announce(sink)
@@ -366,6 +419,7 @@ def _sample(
             choice.settings,
             powers=choice.powers,
             config=config,
+            unlabelled=unlabelled,
             sink=sink,
             checkpoints=checkpoints,
             progress=progress,
@@ -468,10 +522,12 @@ def _digests(specs: Sequence[str]) -> dict[str, str]:
     return {str(path): sha256_of_file(described_by.get(path, path)) for path in paths}
 
 
-def _metrics_of_fit(result: Distillation) -> dict[str, object]:
-    labels = np.asarray(result.lessons.examples.labels)
+def _metrics_of_fit(result: Distillation, labels: np.ndarray) -> dict[str, object]:
+    """Of a run on these labels, some of whose examples may have been streamed."""
+    stands_for = result.lessons.examples.stands_for
+    streamed = {} if stands_for is None else {"examples_in_memory": int(stands_for.size)}
     chosen = result.choice.to_json()
-    return {
+    return streamed | {
         "examples": int(labels.size),
         "labelled": int((labels >= 0).sum()),
         "cross_validated_nll": min(
@@ -479,7 +535,7 @@ def _metrics_of_fit(result: Distillation) -> dict[str, object]:
         ),
         "settings": chosen["chosen"],
         "powers": chosen["powers"],
-        "mean_weights": np.exp(np.asarray(result.lessons.log_weights)).mean(0).tolist(),
+        "mean_weights": np.average(np.exp(result.lessons.log_weights), axis=0, weights=stands_for).tolist(),
         "chains_stopped_at_step": result.posterior.run.failed_at.tolist(),
     }
 

@@ -17,7 +17,7 @@ from mtbkd_jax.selection import Fold
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, Params, Scalar
-from mtbkd_jax.weighting import WeightingRule
+from mtbkd_jax.weighting import FittedRule, WeightingRule, check_weighs_new_rows
 
 
 class Lessons(NamedTuple):
@@ -28,12 +28,15 @@ class Lessons(NamedTuple):
       teacher_probs: softened probabilities.
       log_weights: of the flat component and of each teacher.
       centers: the student's parameters distilled from the pool and from each teacher.
+      fitted_rule: what the weighting rule has found, where the examples are a sample of the data and it has to weigh
+        other rows; None where they are all of them.
     """
 
     examples: Examples
     teacher_probs: Float[Array, "examples teachers classes"]
     log_weights: Float[Array, "examples components"]
     centers: Centers
+    fitted_rule: FittedRule | None = None
 
 
 def with_components(lessons: Lessons, settings: PosteriorSettings) -> Examples:
@@ -68,6 +71,7 @@ def prepare_lessons(
     rule: WeightingRule,
     center_scale: float | Scalar,
     given_centers: Mapping[int, Params] | None = None,
+    stands_for: Float[Array, " examples"] | None = None,
 ) -> Lessons:
     """Weigh the teachers and distil the centers.
 
@@ -81,13 +85,14 @@ def prepare_lessons(
       rule: weighs the teachers.
       center_scale: holds the centers back, see ``distil_centers``.
       given_centers: parameters that stand for those distilled from teacher g, by g.
+      stands_for: as in ``Examples``; with it the rule is a ``RuleForNewRows``.
 
     Raises:
       InputError: if the rule does not give a weight to the flat component and to each teacher, for each example.
     """
     weight_key, center_key = jax.random.split(key)
     known = jnp.asarray(labels, jnp.int32)
-    log_weights = rule(weight_key, teacher_probs, inputs, known)
+    log_weights, fitted_rule = _apply(rule, weight_key, teacher_probs, inputs, known, is_sample=stands_for is not None)
     expected = teacher_probs.shape[0], 1 + teacher_probs.shape[1]
     if jnp.shape(log_weights) != expected:
         action = "Give -inf to the flat component, column 0, if the rule has none."
@@ -96,12 +101,22 @@ def prepare_lessons(
     flat_alone = jnp.where(jnp.arange(log_weights.shape[1]) == 0, 0.0, -jnp.inf)
     log_weights = jnp.where(is_taught[:, None], log_weights, flat_alone[None])
     centers = distil_centers(
-        center_key, student, inputs, teacher_probs, log_weights, center_scale, jnp.asarray(is_taught)
+        center_key, student, inputs, teacher_probs, log_weights, center_scale, jnp.asarray(is_taught), stands_for
     )
     for teacher, given in (given_centers or {}).items():
         params = jax.tree.map(lambda leaf, own, row=1 + teacher: leaf.at[row].set(own), centers.params, given)
         centers = centers._replace(params=params)
-    return Lessons(Examples(inputs, known), teacher_probs, log_weights, centers)
+    examples = Examples(inputs, known, stands_for=stands_for)
+    return Lessons(examples, teacher_probs, log_weights, centers, fitted_rule)
+
+
+def _apply(
+    rule: WeightingRule, key: Key, teacher_probs: Array, inputs: Array, labels: Array, *, is_sample: bool
+) -> tuple[Array, FittedRule | None]:
+    """The weights, and of a sample what weighs the rows that are not in it."""
+    if not is_sample:
+        return rule(key, teacher_probs, inputs, labels), None
+    return check_weighs_new_rows(rule).fit(key, teacher_probs, inputs, labels)
 
 
 def held_out_folds(

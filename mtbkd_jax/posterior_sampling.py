@@ -19,7 +19,7 @@ one component alone, and its draws count by the probability of that component:
 Stacking of all chains, whatever their component, can be asked for instead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -57,7 +57,10 @@ from mtbkd_jax.examples import (
     in_blocks,
     minibatch_for,
     minibatch_of_blocks,
+    noise_beyond_sample,
+    steps_of_epoch,
 )
+from mtbkd_jax.function_prior import dirichlet_components
 from mtbkd_jax.judging import NUM_PROBES, judged_log_density, judged_log_probs, rows_to_weigh_by
 from mtbkd_jax.kept_predictions import KeptPredictions
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
@@ -88,9 +91,11 @@ from mtbkd_jax.step_size import (
     largest_curvature_around,
 )
 from mtbkd_jax.students import Student
+from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows, tree_size
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
-from mtbkd_jax.weighting import pooled_probs
+from mtbkd_jax.weighting import FittedRule, pooled_probs
+from mtbkd_jax.windows import UnlabelledRows, Windows
 
 WORTH_SAMPLING = 1e-3
 """Components of less posterior probability, by Laplace, are left out."""
@@ -139,6 +144,7 @@ def sample_posterior(
     *,
     powers: Powers | None,
     config: DistillationConfig = DistillationConfig(),
+    unlabelled: UnlabelledRows | None = None,
     sink: DrawStore | KeptPredictions | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
@@ -157,6 +163,8 @@ def sample_posterior(
         the choice (``Choice.powers``) belong to its settings. A chain climbs to a mode under the one that it visits
         first, and burns in there; HMC and NUTS are warmed up under the largest.
       config: how.
+      unlabelled: the rows without a label that chains see in windows, where the lessons are of a sample of them; None
+        where they are of all. Where the chains start, and what components and chains weigh, the sample decides.
       sink: where draws are streamed to, or what is kept of them; None keeps them in memory. Where a sink keeps no
         parameters the evidence of components is not found from the chains, but by tempering or by Laplace.
       checkpoints: where the chains are saved now and then, and go on from; they need a sink.
@@ -170,7 +178,7 @@ def sample_posterior(
     prepared = _prepare(key, student, lessons, settings, powers, config)
     of_chain, first_look = prepared.component_of_chain, prepared.first_look
     observer = None if progress is None else _with_components_of_chains(progress, of_chain)
-    run = _run_chains(prepared, config.sampling, sink, checkpoints, observer)
+    run = _run_chains(prepared, config.sampling, lessons, unlabelled, sink, checkpoints, observer)
 
     alive = of_chain[run.failed_at < 0]
     predictions = _chain_predictions(student, run, lessons, settings)
@@ -197,6 +205,7 @@ def follow_sampling(
     sink: DrawStore,
     powers: Powers | None,
     config: DistillationConfig = DistillationConfig(),
+    unlabelled: UnlabelledRows | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> None:
     """What the other processes do while the first one calls ``sample_posterior`` with the same arguments.
@@ -209,19 +218,21 @@ def follow_sampling(
       sink: the store that the first process has made, opened by this one.
       powers: that are visited.
       config: how.
+      unlabelled: that chains see in windows; this process reads its own blocks of them alone.
       checkpoints: in the same directory as those of the first process.
 
     Raises:
       InputError: as ``sample_posterior`` does.
     """
     prepared = _prepare(key, student, lessons, settings, powers, config)
-    _run_chains(prepared, config.sampling, sink, checkpoints, None)
+    _run_chains(prepared, config.sampling, lessons, unlabelled, sink, checkpoints, None)
 
 
 class _Prepared(NamedTuple):
     """What is known before the first step.
 
     Attributes:
+      settings: of the priors, at the power that is visited first.
       examples: of the posterior.
       components: of the weight-space prior.
       log_prior_weights: of these.
@@ -236,6 +247,7 @@ class _Prepared(NamedTuple):
       evidence_key: of the evidence.
     """
 
+    settings: PosteriorSettings
     examples: Examples
     components: Component
     log_prior_weights: Float[np.ndarray, " components"]
@@ -280,8 +292,11 @@ def _prepare(
     likelihood = distillation_likelihood(student, settings, softening=config.softening)
     minibatch = minibatch_for(examples.labels, sampling.batch_size)
 
-    num_devices = jax.local_device_count()
+    num_devices = max(jax.local_device_count() // sampling.num_model_blocks, 1)
     num_climbs = -(-max(sampling.num_chains, components.scale.shape[0]) // num_devices) * num_devices
+
+    # No climb asks for the centers, all of which would lie on every device.
+    centerless = lessons._replace(centers=lessons.centers._replace(params=()))
 
     def climb(
         key: Key, starts: Params, own: Component, power: Float[Array, " chains"]
@@ -292,10 +307,10 @@ def _prepare(
         rows = np.arange(num_climbs) % count
         look_key, climb_key = jax.random.split(key)
         keys = jax.random.split(climb_key, count)
-        mesh = chain_mesh(num_climbs)
+        mesh = chain_mesh(num_climbs, num_model_blocks=sampling.num_model_blocks)
         found = _climb_all(
             copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows), power[rows]), mesh),
-            copy_to_all((lessons, settings, look_key), mesh),
+            copy_to_all((centerless, settings, look_key), mesh),
             student=student,
             softening=config.softening,
             draw_batch=minibatch,
@@ -321,10 +336,12 @@ def _prepare(
     if np.isfinite(settings.center_scale):
         starts = _moved_to_components(starts, lessons, component_of_chain)
     modes, curvatures, noises = jax.tree.map(jnp.asarray, from_first(climb(mode_key, starts, own, first_powers)))
+    noise = float(jnp.max(noises)) * _noise_of_all_rows(examples, sampling.batch_size)
     sampler, step_size = _sampler_and_step_size(
-        posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), float(jnp.max(noises))
+        posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), noise
     )
     return _Prepared(
+        settings,
         examples,
         components,
         np.asarray(log_prior_weights),
@@ -340,9 +357,20 @@ def _prepare(
     )
 
 
+def _noise_of_all_rows(examples: Examples, batch_size: int) -> float:
+    """What the noise of minibatches of the examples is multiplied by, where these are a sample."""
+    if examples.stands_for is None:
+        return 1.0
+    is_labelled, stands_for = np.asarray(examples.labels) >= 0, np.asarray(examples.stands_for)
+    num_labelled, num_unlabelled = int(is_labelled.sum()), round(float(stands_for[~is_labelled].sum()))
+    return noise_beyond_sample(num_labelled, is_labelled.size - num_labelled, num_unlabelled, batch_size)
+
+
 def _run_chains(
     prepared: _Prepared,
     sampling: SamplingConfig,
+    lessons: Lessons,
+    unlabelled: UnlabelledRows | None,
     sink: DrawStore | KeptPredictions | None,
     checkpoints: Checkpoints | None,
     progress: Progress | None,
@@ -353,9 +381,12 @@ def _run_chains(
     states = start_chains(sampler, prepared.modes, init_key)
     num_blocks = sampling.num_data_blocks
     shared: dict[str, Any] = {
-        "data": in_blocks(examples, num_blocks),
+        "data": in_blocks(examples, num_blocks)
+        if unlabelled is None
+        else _windows_on(warm_up_key, unlabelled, lessons, prepared, sampling),  # nothing is warmed up by windows
         "own_data": _Own(tree_rows(prepared.components, prepared.component_of_chain), _phases(sampling.num_chains)),
         "num_blocks": num_blocks,
+        "num_model_blocks": sampling.num_model_blocks,
     }
     if sampling.sampler in ADAPTED_SAMPLERS:
         # A step size that was adapted to a wide law would be rejected under a narrow one.
@@ -394,6 +425,46 @@ def _run_chains(
         checkpoints=checkpoints,
         progress=progress,
     )
+
+
+def _windows_on(
+    key: Key, unlabelled: UnlabelledRows, lessons: Lessons, prepared: _Prepared, sampling: SamplingConfig
+) -> Windows:
+    """Windows as large as the sample of rows without a label that was learned from, each with all that have one."""
+    num_blocks, is_labelled = sampling.num_data_blocks, np.asarray(prepared.examples.labels) >= 0
+    num_labelled, num_rows = int(is_labelled.sum()), unlabelled.numbers.size
+    size = is_labelled.size - num_labelled
+    labelled = in_blocks(tree_rows(prepared.examples, np.flatnonzero(is_labelled)), num_blocks)
+
+    @jax.jit
+    def join(
+        labelled: WeightedExamples,
+        inputs: Array,
+        logits: Array,
+        fitted_rule: FittedRule,
+        concentration: float | Float[Array, ""],
+    ) -> WeightedExamples:
+        """Rows of some blocks, labelled ones and others ``[blocks, rows, ...]``, one block after the other."""
+        flat_inputs, flat_logits = (rows.reshape(-1, *rows.shape[2:]) for rows in (inputs, logits))
+        probs = softened_probs(flat_logits, unlabelled.softening, unlabelled.teacher_softening)
+        log_weights = unlabelled.rule.weigh(fitted_rule, probs, flat_inputs)
+        components = dirichlet_components(probs, log_weights, concentration)
+        examples = Examples(flat_inputs, jnp.full(flat_inputs.shape[0], -1, jnp.int32), components)
+        window = WeightedExamples(examples, jnp.full(flat_inputs.shape[0], num_rows / size, jnp.float32))
+        window = jax.tree.map(lambda leaf: leaf.reshape(inputs.shape[0], -1, *leaf.shape[1:]), window)
+        joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), labelled, window)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), joined)
+
+    def build(blocks: Sequence[int], read: tuple[np.ndarray, np.ndarray]) -> WeightedExamples:
+        own_labelled = jax.tree.map(
+            lambda leaf: leaf.reshape(num_blocks, leaf.shape[0] // num_blocks, *leaf.shape[1:])[np.asarray(blocks)],
+            labelled,
+        )
+        inputs, logits = (rows.reshape(len(blocks), -1, *rows.shape[1:]) for rows in read)
+        return join(own_labelled, inputs, logits, lessons.fitted_rule or {}, float(prepared.settings.concentration))
+
+    steps_each = steps_of_epoch(num_labelled, size, sampling.batch_size, num_blocks)
+    return Windows(num_rows, size, steps_each, key, unlabelled.read, build, num_blocks)
 
 
 def _with_components_of_chains(progress: Progress, component_of_chain: Int[np.ndarray, " chains"]) -> Progress:
@@ -493,7 +564,8 @@ def _chain_predictions(
 
     An example's advice counts for power · λ labels: λ pseudo-labels, each worth what the power says.
     """
-    labels = np.asarray(lessons.examples.labels)
+    labels, stands_for = np.asarray(lessons.examples.labels), lessons.examples.stands_for
+    num_unlabelled = (labels < 0).sum() if stands_for is None else np.asarray(stands_for)[labels < 0].sum()
     labelled, advised = rows_to_weigh_by(labels)
 
     def by_draw(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
@@ -503,7 +575,7 @@ def _chain_predictions(
 
     @cache
     def advice() -> Advice:
-        worth = float(settings.power * settings.concentration) * (labels < 0).sum() / max(advised.size, 1)
+        worth = float(settings.power * settings.concentration) * num_unlabelled / max(advised.size, 1)
         pool = pooled_probs(lessons.teacher_probs[advised], lessons.log_weights[advised])
         log_probs = by_draw(advised)
         return Advice(worth * np.asarray(pool), scipy.special.logsumexp(log_probs, axis=1) - np.log(log_probs.shape[1]))

@@ -4,7 +4,9 @@ Each runs the same program on the same arguments. The first process learns what 
 and the others read it; the chains and the blocks of data are shared out over the devices of all (``chains``). Each
 writes the draws and the checkpoints of its own chains into the run's directory, which all of them must see; the first
 one writes the rest, and talks. Each reads all rows of the data and of the teachers' outputs: what is learned, and the
-climbs to where the chains start, take them all. While the chains run a device holds its own blocks alone.
+climbs to where the chains start, take them all. While the chains run a device holds its own blocks alone. Where the
+data do not fit in memory (``windows``), a sample takes the place of all rows, the first process alone looks at every
+row, and of the windows each process reads the blocks that its own devices hold.
 """
 
 import argparse

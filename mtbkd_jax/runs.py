@@ -6,8 +6,9 @@
     RUN/draws/             the student's parameters, or what is kept of their predictions
     RUN/prediction.npz     of the probes, where no parameters are kept
     RUN/components.json    how probable each component of the weight-space prior is, and which chains have sampled it
-    RUN/teachers.npz       per training example: id, weights and responsibilities with 90 % intervals, and the same
-                           by class; component 0 is "nobody"
+    RUN/teachers.npz       per training example (per one of the sample that is learned from, where not all fit in
+                           memory): id, weights and responsibilities with 90 % intervals, and the same by class;
+                           component 0 is "nobody"
     RUN/diagnostics.json   whether the chains have mixed
     RUN/metrics.json       figures of merit, and whom the student follows
     RUN/log.jsonl          what the run was at, as it went on
@@ -277,7 +278,7 @@ def finish_run(
     with storage.translated_errors(path / "teachers.npz"):
         np.savez_compressed(
             path / "teachers.npz",
-            ids=ids,
+            ids=ids[np.sort(distillation.order)],
             components=np.array(["nobody", *teacher_names]),
             weights=np.exp(np.asarray(distillation.lessons.log_weights))[in_users_order],
             responsibilities=record.mean[in_users_order],
@@ -417,6 +418,7 @@ def posterior_responsibilities(distillation: Distillation, num_classes: int) -> 
     examples = with_components(lessons, distillation.choice.settings)
     rows = judged_rows(posterior.run, lessons)
     labels = np.asarray(examples.labels)[rows]
+    stands_for = None if examples.stands_for is None else np.asarray(examples.stands_for)
     num_judged = judged_log_density(posterior.run).shape[1]
     draw_weights = flatten_weights(posterior.chain_weights, num_judged)
 
@@ -440,13 +442,14 @@ def posterior_responsibilities(distillation: Distillation, num_classes: int) -> 
         components = jax.tree.map(lambda leaf, block=block: leaf[block], examples.components)
         values = np.asarray(of_block(log_probs.reshape(-1, *log_probs.shape[2:]), components))
         mean[block], interval[:, block] = summary(values)
-        total += values.sum(1)
+        total += (values if stands_for is None else values * stands_for[block][None, :, None]).sum(1)
         block_labels = labels[start : start + length]
         for label in np.unique(block_labels[block_labels >= 0]):
             sums[:, label] += values[:, block_labels == label].sum(1)
+    num_examples = rows.size if stands_for is None else stands_for[rows].sum()
     counts = np.bincount(labels[labels >= 0], minlength=num_classes)
     by_class = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
-    return PosteriorResponsibilities(mean, interval, *summary(by_class), *summary(total / rows.size))
+    return PosteriorResponsibilities(mean, interval, *summary(by_class), *summary(total / num_examples))
 
 
 def component_names(posterior: SampledPosterior, teacher_names: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ burn-in and for every chunk, and the numbers cannot depend on how a run is cut.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,12 +22,14 @@ from mtbkd_jax.chains import (
     DrawBatch,
     chain_mesh,
     copy_data,
+    copy_own_blocks,
     copy_to_all,
     copy_to_chains,
     keys_of_step,
     like_chains,
     on_this_host,
     over_chains,
+    own_blocks,
     own_chains,
     rows_of_own_chains,
     specs_with_data,
@@ -39,6 +42,7 @@ from mtbkd_jax.samplers.base import Sampler, SamplerInfo
 from mtbkd_jax.schedules import Cyclical, Schedule
 from mtbkd_jax.tree import tree_is_finite, tree_where
 from mtbkd_jax.types import Key, Params
+from mtbkd_jax.windows import Windows
 
 
 class ChunkReport(NamedTuple):
@@ -147,7 +151,7 @@ class _Draws(NamedTuple):
 
     positions: Params
     info: SamplerInfo
-    failed_at: Int[Array, ""]
+    failed_at: Any
 
 
 class _Saved(NamedTuple):
@@ -174,6 +178,18 @@ class _Chunk(NamedTuple):
     is_kept: bool
 
 
+class _Piece(NamedTuple):
+    """A part of a chunk that one window is seen in: from ``first_step``, ``gaps[i]`` steps before a draw.
+
+    The draws are those from ``first_draw`` of the chunk on; the last one may be missing steps that the next piece has.
+    """
+
+    window: int
+    first_step: int
+    first_draw: int
+    gaps: Int[np.ndarray, " draws"]
+
+
 def start_chains(sampler: Sampler, positions: Params, key: Key) -> Any:
     """States of the chains that start at ``positions``, which are stacked over chains."""
     num_chains = jax.tree.leaves(positions)[0].shape[0]
@@ -194,6 +210,7 @@ def sample_chains(
     chunk_size: int = 100,
     own_data: Any = None,
     num_blocks: int = 1,
+    num_model_blocks: int = 1,
     explorer: Sampler | None = None,
     sink: DrawSink | None = None,
     checkpoints: Checkpoints | None = None,
@@ -210,7 +227,8 @@ def sample_chains(
       sampler: what advances a chain.
       states: the states to start from, stacked over chains; they are not changed.
       key: not to be used again.
-      data: what ``draw_batch`` draws from; any pytree of arrays.
+      data: what ``draw_batch`` draws from; any pytree of arrays, or ``Windows`` that are seen in turn where not all
+        of it fits in memory.
       draw_batch: ``(key, data) -> batch``, called in each step of each chain; with ``own_data``, ``(key, (data, own))
         -> batch``.
       step_size: ``step -> number or [chains]``; with a ``cyclical`` schedule, steps outside the sampling parts of the
@@ -223,6 +241,7 @@ def sample_chains(
       num_blocks: blocks of equal size that the rows of ``data`` lie in, one block after the other, so that devices
         which the chains leave over may share them; then the sampler's log density adds up what the devices say, and
         ``draw_batch`` draws from the blocks of one device.
+      num_model_blocks: blocks that the parameters of a chain are cut into, each for a device.
       explorer: sampler for the steps outside the sampling parts of a ``cyclical`` schedule, with states of the same
         kind; None takes the same sampler everywhere.
       sink: where the draws go, of several processes each those of its own chains; None keeps all of them in memory, in
@@ -244,8 +263,8 @@ def sample_chains(
     schedule: Any = step_size if isinstance(step_size, Partial | Cyclical) else Partial(step_size)
     _check_schedule(schedule, num_chains, explorer)
 
-    mesh = chain_mesh(num_chains, num_blocks, is_global=True)
-    placed_data, shared = copy_data(data, mesh, num_blocks), copy_to_all((key, schedule), mesh)
+    mesh = chain_mesh(num_chains, num_blocks, num_model_blocks=num_model_blocks, is_global=True)
+    shared = copy_to_all((key, schedule), mesh)
     chunk_size = min(chunk_size, num_draws)
     kept_steps = _kept_steps(schedule, num_burn_in, num_draws, thinning)
     chunks = list(_plan(kept_steps, num_burn_in, chunk_size, thinning))
@@ -259,6 +278,8 @@ def sample_chains(
         "thinning": thinning,
         "chunk_size": chunk_size,
     }
+    if isinstance(data, Windows):
+        length |= {"window_size": data.size, "window_steps": data.steps_each}
     if checkpoints is not None and sink is not None:
         if (found := checkpoints.latest(length, begun._replace(states=like_chains(states, mesh)))) is not None:
             num_done, saved = found
@@ -266,26 +287,49 @@ def sample_chains(
         sink.truncate(num_kept, saved.sink)  # draws that came after the last checkpoint will come again
     chains = copy_to_chains(_Chain(jnp.arange(num_chains), own_data, saved.states, jnp.asarray(saved.failed_at)), mesh)
 
-    def compute() -> Iterator[tuple[int, _Chunk, _Draws, Any, Any]]:
-        running = chains
-        for number, chunk in enumerate(chunks[num_done:], start=num_done + 1):
-            # Before the device is given work: where processes have to agree, they wait for it.
-            is_due = checkpoints is not None and checkpoints.is_due()
+    advance = partial(
+        _advance_chains, sampler=sampler, explorer=explorer, draw_batch=draw_batch, mesh=mesh, num_blocks=num_blocks
+    )
+
+    def advance_in_memory() -> Generator[tuple[_Chain, _Draws], None, None]:
+        placed, running = copy_data(data, mesh, num_blocks), chains
+        for chunk in chunks[num_done:]:
             gaps = np.pad(chunk.gaps, (0, chunk_size - len(chunk.gaps)))
-            running, draws = _advance_chains(
-                running,
-                (placed_data, (*shared, chunk.first_step, gaps, len(chunk.gaps))),
-                sampler=sampler,
-                explorer=explorer,
-                draw_batch=draw_batch,
-                mesh=mesh,
-                num_blocks=num_blocks,
-            )
-            # The next call takes the buffers over, so that what is saved meanwhile is a copy.
-            to_save = jax.tree.map(jnp.copy, running.state) if is_due else None
-            # What every process has to know follows its chunk at once, and does not wait for the next.
-            info, failed_at = copy_to_all((draws.info, draws.failed_at), mesh)
-            yield number, chunk, draws._replace(info=info, failed_at=failed_at), running.state, to_save
+            arguments = (*shared, chunk.first_step, gaps, len(chunk.gaps), None)
+            running, draws = advance((running, None), (placed, arguments))
+            yield running, draws
+
+    def advance_in_windows() -> Generator[tuple[_Chain, _Draws], None, None]:
+        pieces_of_chunks = [list(_pieces(chunk, data.steps_each)) for chunk in chunks[num_done:]]
+        numbers = [piece.window for pieces in pieces_of_chunks for piece in pieces]
+        if not numbers:
+            return
+        running, number = chains, -1
+        with data.opened(numbers[0], numbers[-1], own_blocks(mesh, num_blocks)) as windows:
+            for pieces in pieces_of_chunks:
+                draws = _no_draws(running.state, num_chains, chunk_size, mesh)
+                for piece in pieces:
+                    if piece.window != number:
+                        placed, number = copy_own_blocks(next(windows), mesh, num_blocks), piece.window
+                        # The next window is on its way while the chains run, and no more than that one.
+                        jax.block_until_ready(running)
+                    # One draw more than a chunk has, since the last one of a piece may be missing steps.
+                    gaps = np.pad(piece.gaps, (0, chunk_size + 1 - len(piece.gaps)))
+                    arguments = (*shared, piece.first_step, gaps, len(piece.gaps), piece.first_draw)
+                    running, draws = advance((running, (draws.positions, draws.info)), (placed, arguments))
+                yield running, draws
+
+    def compute() -> Iterator[tuple[int, _Chunk, _Draws, Any, Any]]:
+        with closing(advance_in_windows() if isinstance(data, Windows) else advance_in_memory()) as advancing:
+            for number, chunk in enumerate(chunks[num_done:], start=num_done + 1):
+                # Before the device is given work: where processes have to agree, they wait for it.
+                is_due = checkpoints is not None and checkpoints.is_due()
+                running, draws = next(advancing)
+                # The next call takes the buffers over, so that what is saved meanwhile is a copy.
+                to_save = jax.tree.map(jnp.copy, running.state) if is_due else None
+                # What every process has to know follows its chunk at once, and does not wait for the next.
+                info, failed_at = copy_to_all((draws.info, draws.failed_at), mesh)
+                yield number, chunk, draws._replace(info=info, failed_at=failed_at), running.state, to_save
 
     memory = _Memory()
     receiver = memory if sink is None else sink
@@ -317,7 +361,7 @@ def sample_chains(
 
 @partial(jax.jit, static_argnames=("sampler", "explorer", "draw_batch", "mesh", "num_blocks"), donate_argnames="chains")
 def _advance_chains(
-    chains: _Chain,
+    chains: tuple[_Chain, Any],
     shared: Any,
     *,
     sampler: Sampler,
@@ -331,9 +375,16 @@ def _advance_chains(
 
 
 def _advance_chain(
-    chain: _Chain, shared: Any, *, sampler: Sampler, explorer: Sampler | None, draw_batch: DrawBatch
+    chain_and_rows: tuple[_Chain, Any],
+    shared: Any,
+    *,
+    sampler: Sampler,
+    explorer: Sampler | None,
+    draw_batch: DrawBatch,
 ) -> tuple[_Chain, _Draws]:
-    data, (key, schedule, first_step, gaps, num_draws) = shared
+    """Take the draws of a chunk, or of a piece of it, with the rows that other pieces have filled."""
+    chain, begun_rows = chain_and_rows
+    data, (key, schedule, first_step, gaps, num_draws, first_draw) = shared
     chain_key = jax.random.fold_in(key, chain.number)
     data = with_own(data, chain.own)
 
@@ -360,18 +411,25 @@ def _advance_chain(
     def one_draw(i, carry):
         chain, step, rows = carry
         next_step = step + gaps[i]
-        chain, info = jax.lax.fori_loop(step, next_step, one_step, (chain, no_info))
+        row, info = (i, no_info) if begun_rows is None else begun_row(i, rows)
+        chain, info = jax.lax.fori_loop(step, next_step, one_step, (chain, info))
         is_lost = (chain.failed_at < 0) & ~tree_is_finite(chain.state.position)
         chain = chain._replace(failed_at=jnp.where(is_lost, next_step - 1, chain.failed_at))
-        rows = jax.tree.map(lambda row, value: row.at[i].set(value), rows, (chain.state.position, info))
+        rows = jax.tree.map(lambda of, value: of.at[row].set(value), rows, (chain.state.position, info))
         return chain, next_step, rows
+
+    def begun_row(i, rows):
+        """The row of a draw, and whether steps that another piece has taken of it were divergent."""
+        row = first_draw + i
+        return row, no_info._replace(is_divergent=rows[1].is_divergent[row])
 
     _, info_shape = jax.eval_shape(call_sampler, first_step, chain.state)
     no_info = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), info_shape)
     no_rows = jax.tree.map(
         lambda leaf: jnp.zeros((len(gaps), *leaf.shape), leaf.dtype), (chain.state.position, no_info)
     )
-    chain, _, (positions, info) = jax.lax.fori_loop(0, num_draws, one_draw, (chain, first_step, no_rows))
+    begun = chain, first_step, no_rows if begun_rows is None else begun_rows
+    chain, _, (positions, info) = jax.lax.fori_loop(0, num_draws, one_draw, begun)
     return chain, _Draws(positions, info, chain.failed_at)
 
 
@@ -392,6 +450,26 @@ def _plan(kept_steps: np.ndarray, num_burn_in: int, chunk_size: int, thinning: i
     edges = np.concatenate([[num_burn_in], kept_steps])
     for start in range(0, len(kept_steps), chunk_size):
         yield _Chunk(int(edges[start]), np.diff(edges[start : start + chunk_size + 1]), is_kept=True)
+
+
+def _pieces(chunk: _Chunk, steps_each: int) -> Iterator[_Piece]:
+    """Cut a chunk where the window changes, every so many steps."""
+    ends = chunk.first_step + np.cumsum(chunk.gaps)
+    step, draw = chunk.first_step, 0
+    while step < ends[-1]:
+        stop = min((step // steps_each + 1) * steps_each, int(ends[-1]))
+        next_draw = int(np.searchsorted(ends, stop, side="right"))
+        edges = [step, *ends[draw:next_draw]]
+        yield _Piece(step // steps_each, step, draw, np.diff([*edges, stop] if edges[-1] < stop else edges))
+        step, draw = stop, next_draw
+
+
+def _no_draws(states: Any, num_chains: int, num_draws: int, mesh: Mesh) -> _Draws:
+    """Room for the draws of a chunk."""
+    shape = num_chains, num_draws
+    positions = jax.tree.map(lambda leaf: np.zeros((*shape, *leaf.shape[1:]), leaf.dtype), states.position)
+    positions, info = copy_to_chains((positions, _no_info(states, *shape)), mesh)
+    return _Draws(positions, info, failed_at=None)
 
 
 def _one_behind(items: Iterator[Any]) -> Iterator[Any]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mtbkd_jax.checks import (
     Kind,
@@ -22,7 +22,8 @@ from mtbkd_jax.checks import (
 from mtbkd_jax.csv_files import CsvLine, csv_lines
 from mtbkd_jax.data import IdIndex, row_ids
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.npz_files import read_npz
+from mtbkd_jax.npz_files import open_npz, read_npz
+from mtbkd_jax.rows import MappedRows, Rows, open_rows
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TeacherFile:
       names: its name, as the only one.
       where: the file that they came from.
       ids: of the examples; None if the file has none.
-      values: the logits.
+      values: the logits; they may lie in the file.
       class_names: in the order of the logits; None if the file has none.
       softening: the temperature that its logits were divided by already, as the only one.
     """
@@ -41,7 +42,7 @@ class TeacherFile:
     names: tuple[str]
     where: str
     ids: np.ndarray | None
-    values: Float[np.ndarray, "rows classes"]
+    values: Float[np.ndarray, "rows classes"] | Rows
     class_names: tuple[str, ...] | None
     softening: tuple[float]
 
@@ -51,26 +52,35 @@ class TeacherFile:
         return self.values.shape[1]
 
     def logits(self, ids: np.ndarray) -> Float[np.ndarray, "examples 1 classes"]:
-        """Return the logits of some examples, in the order of their ids.
+        """Return the logits of some examples, in the order of their ids; raises as :meth:`places` does."""
+        return self.logits_at(self.places(ids))
+
+    def logits_at(self, places: Int[np.ndarray, " examples"]) -> Float[np.ndarray, "examples 1 classes"]:
+        """Return the logits of the examples at some :meth:`places`."""
+        return self.values[places][:, None]
+
+    def places(self, ids: np.ndarray) -> Int[np.ndarray, " examples"]:
+        """Return where the logits of some examples are, in the order of their ids.
 
         Raises:
           InputError: if an id is not in the file, or the file has no ids and these are not the numbers of its rows.
         """
         if self._index is not None:
-            return self.values[self._index.rows(ids, self.where)][:, None]
-        if not np.array_equal(ids, row_ids(len(self.values))):
-            found = f"no ids, and {len(self.values)} rows for {len(ids)} examples that have ids: {some(ids.tolist())}"
+            return self._index.rows(ids, self.where)
+        num_rows = self.values.shape[0]
+        if not np.array_equal(ids, row_ids(num_rows)):
+            found = f"no ids, and {num_rows} rows for {len(ids)} examples that have ids: {some(ids.tolist())}"
             expected = "an id for each row, since rows are never matched by position"
             action = "Add a field `ids` (NPZ) or a column `id` (CSV), or leave the ids out of the data as well."
             raise InputError(self.where, "ids", found, expected, action)
-        return self.values[:, None]
+        return np.arange(num_rows)
 
     @cached_property
     def _index(self) -> IdIndex | None:
         return None if self.ids is None else IdIndex(self.ids)
 
 
-def read_teacher_file(spec: str, *, kind: Kind | None = None) -> TeacherFile:
+def read_teacher_file(spec: str, *, kind: Kind | None = None, by_rows: bool = False) -> TeacherFile:
     """Read the outputs of one teacher from an NPZ or a CSV file into memory.
 
     An NPZ file has a field ``logits`` or ``probs``, ``[examples, classes]``, and optionally ``ids``, ``class_names``
@@ -80,6 +90,7 @@ def read_teacher_file(spec: str, *, kind: Kind | None = None) -> TeacherFile:
     Args:
       spec: ``NAME=FILE.npz`` or ``NAME=FILE.csv``.
       kind: what the file holds; None means what the name of the field says, or logits, unless they look otherwise.
+      by_rows: whether the outputs stay in an NPZ file that is not compressed, and are checked when they are read.
 
     Raises:
       InputError: if the file is not what it must be.
@@ -90,7 +101,7 @@ def read_teacher_file(spec: str, *, kind: Kind | None = None) -> TeacherFile:
         raise InputError(spec, "teacher", "no name or no file", "NAME=FILE.npz or NAME=FILE.csv", "Give both.")
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
-        return _read_npz(name, path, kind)
+        return _read_npz(name, path, kind, by_rows)
     if suffix == ".csv":
         return _read_csv(name, path, kind)
     raise InputError(
@@ -98,19 +109,29 @@ def read_teacher_file(spec: str, *, kind: Kind | None = None) -> TeacherFile:
     )
 
 
-def _read_npz(name: str, path: str, kind: Kind | None) -> TeacherFile:
-    fields = read_npz(path, optional=("logits", "probs", "ids", "class_names", "softening"))
-    if ("logits" in fields) == ("probs" in fields):
-        found = "both" if "logits" in fields else "neither"
+def _read_npz(name: str, path: str, kind: Kind | None, by_rows: bool) -> TeacherFile:
+    with open_npz(path) as file:
+        names = file.names
+    if ("logits" in names) == ("probs" in names):
+        found = "both" if "logits" in names else "neither"
         action = "Save the outputs of one teacher, `[examples, classes]`, under one of these names."
         raise InputError(path, "logits or probs", found, "one of these fields", action)
-    field = "logits" if "logits" in fields else "probs"
+    field = "logits" if "logits" in names else "probs"
+    besides = ("ids", "class_names", "softening")
+    fields = read_npz(path, optional=besides if by_rows else (field, *besides))
     if kind is None and field == "probs":
         kind = "probabilities"
     softening = check_softening(fields.get("softening", 1.0), path)
     class_names = check_class_names(fields["class_names"], path) if "class_names" in fields else None
     ids = check_ids(fields["ids"], path) if "ids" in fields else None
-    return _teacher_file(name, path, ids, as_logits(fields[field], kind, path, field), class_names, softening)
+    if not by_rows:
+        return _teacher_file(name, path, ids, as_logits(fields[field], kind, path, field), class_names, softening)
+    rows = open_rows(path, field)
+    if len(rows.shape) != 2:
+        raise InputError(path, field, f"shape {rows.shape}", "[examples, classes]", "Give a column for each class.")
+    check_num_classes(rows.shape[1], path, field)
+    logits = MappedRows(rows, lambda block: as_logits(block, kind, path, field), rows.shape[1:])
+    return _teacher_file(name, path, ids, logits, class_names, softening)
 
 
 def _read_csv(name: str, path: str, kind: Kind | None) -> TeacherFile:
@@ -164,14 +185,15 @@ def _teacher_file(
     name: str,
     path: str,
     ids: np.ndarray | None,
-    logits: np.ndarray,
+    logits: Rows,
     class_names: tuple[str, ...] | None,
     softening: float,
 ) -> TeacherFile:
     """Make a teacher of what a file holds, if it all has the same length."""
-    check_num_examples(len(logits), path)
+    num_rows = logits.shape[0]
+    check_num_examples(num_rows, path)
     if ids is not None:
-        check_same_number("rows", len(logits), len(ids), "as there are ids", path, "logits")
+        check_same_number("rows", num_rows, len(ids), "as there are ids", path, "logits")
     if class_names is not None:
         check_same_number("classes", len(class_names), logits.shape[1], "as the logits have", path, "class_names")
     return TeacherFile((name,), path, ids, logits, class_names, (softening,))

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from mtbkd_jax import storage
@@ -45,6 +45,7 @@ from mtbkd_jax.checks import (
 )
 from mtbkd_jax.data import IdIndex
 from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
+from mtbkd_jax.rows import Rows
 from mtbkd_jax.teacher_files import TeacherFile, read_teacher_file
 from mtbkd_jax.types import Scalar
 
@@ -114,7 +115,22 @@ class TeacherOutputs:
           InputError: if an id is not there.
           CorruptDataError: if what has to be read was truncated or altered.
         """
-        rows = self._index.rows(ids, self.where)
+        return self.logits_at(self.places(ids))
+
+    def places(self, ids: np.ndarray) -> Int[np.ndarray, " examples"]:
+        """Where the logits of some examples are stored, in the order of their ids.
+
+        Raises:
+          InputError: if an id is not there.
+        """
+        return self._index.rows(ids, self.where)
+
+    def logits_at(self, rows: Int[np.ndarray, " examples"]) -> Float[np.ndarray, "examples teachers classes"]:
+        """Read the logits of the examples at some :meth:`places`.
+
+        Raises:
+          CorruptDataError: if what has to be read was truncated or altered.
+        """
         logits = np.empty((len(rows), len(self.names), self.num_classes), np.float32)
         for teacher, stored in enumerate(self._stored_logits):
             logits[:, teacher] = check_finite(
@@ -528,34 +544,70 @@ def write_teacher_outputs(
         return writer.close()
 
 
-def open_teachers(specs: Sequence[str], *, kind: Kind | None = None) -> list[TeacherFile | TeacherOutputs]:
+def open_teachers(
+    specs: Sequence[str], *, kind: Kind | None = None, by_rows: bool = False
+) -> list[TeacherFile | TeacherOutputs]:
     """Open what a command line names: directories of teacher outputs, and files as ``NAME=FILE``.
 
     Args:
       specs: each a directory, or what :func:`read_teacher_file` takes.
       kind: what the files hold.
+      by_rows: whether the outputs stay in the files, see :func:`read_teacher_file`; those of directories always do.
     """
-    return [open_teacher_outputs(spec) if Path(spec).is_dir() else read_teacher_file(spec, kind=kind) for spec in specs]
+    return [
+        open_teacher_outputs(spec) if Path(spec).is_dir() else read_teacher_file(spec, kind=kind, by_rows=by_rows)
+        for spec in specs
+    ]
 
 
 class AlignedTeachers(NamedTuple):
-    """Outputs of all teachers for the student's examples, in memory.
+    """Outputs of all teachers for the student's examples.
 
     Attributes:
       names: of the teachers.
       class_names: in the order of the logits; None where nothing says so.
-      logits: in the order of the student's examples.
+      logits: in the order of the student's examples; ``Rows`` where they are read by rows.
       softening: for each teacher, the temperature that its logits were divided by already.
     """
 
     names: tuple[str, ...]
     class_names: tuple[str, ...] | None
-    logits: Float[np.ndarray, "examples teachers classes"]
+    logits: Float[np.ndarray, "examples teachers classes"] | Rows
     softening: Float[np.ndarray, " teachers"]
 
 
+@dataclass(frozen=True)
+class _AlignedRows:
+    """Logits of all teachers that are read when they are asked for.
+
+    Attributes:
+      teachers: files or directories.
+      places: of the student's examples, in each of them.
+      class_orders: of each of them.
+      shape: of the whole.
+      dtype: of the logits.
+    """
+
+    teachers: Sequence[TeacherFile | TeacherOutputs]
+    places: Sequence[Int[np.ndarray, " examples"]]
+    class_orders: Sequence[list[int]]
+    shape: tuple[int, ...]
+    dtype: Any = np.float32
+
+    def __getitem__(self, index: Any) -> Float[np.ndarray, "rows teachers classes"]:
+        parts = [
+            teacher.logits_at(places[index])[..., order]
+            for teacher, places, order in zip(self.teachers, self.places, self.class_orders, strict=True)
+        ]
+        return np.concatenate(parts, axis=1)
+
+
 def align_teachers(
-    teachers: Sequence[TeacherFile | TeacherOutputs], *, ids: np.ndarray, class_names: Names | None = None
+    teachers: Sequence[TeacherFile | TeacherOutputs],
+    *,
+    ids: np.ndarray,
+    class_names: Names | None = None,
+    by_rows: bool = False,
 ) -> AlignedTeachers:
     """Bring the outputs of teachers from several places into the order of the student's examples and classes.
 
@@ -565,6 +617,7 @@ def align_teachers(
       teachers: files or directories.
       ids: of the student's examples; a teacher may know more examples, and in any order.
       class_names: of the student's data; None takes those of the first teacher that has some.
+      by_rows: whether the logits are not to be read yet, since they do not fit in memory.
 
     Raises:
       InputError: if there is no teacher, two have the same name, a teacher lacks an example, or the classes disagree.
@@ -573,12 +626,16 @@ def align_teachers(
     _check_teacher_names(names, "teachers")
     class_names, described = _reference_classes(teachers, class_names)
     num_classes = teachers[0].num_classes if class_names is None else len(class_names)
-    logits = np.empty((len(ids), len(names), num_classes), np.float32)
-    column = 0
-    for teacher in teachers:
-        order = _class_order(teacher, class_names, num_classes, described)
-        logits[:, column : column + len(teacher.names)] = teacher.logits(ids)[..., order]
-        column += len(teacher.names)
+    shape = len(ids), len(names), num_classes
+    orders = [_class_order(teacher, class_names, num_classes, described) for teacher in teachers]
+    logits: np.ndarray | Rows
+    if by_rows:
+        logits = _AlignedRows(teachers, [teacher.places(ids) for teacher in teachers], orders, shape)
+    else:
+        logits, column = np.empty(shape, np.float32), 0
+        for teacher, order in zip(teachers, orders, strict=True):
+            logits[:, column : column + len(teacher.names)] = teacher.logits(ids)[..., order]
+            column += len(teacher.names)
     softening = np.array([value for teacher in teachers for value in teacher.softening], np.float32)
     return AlignedTeachers(tuple(names), class_names, logits, softening)
 

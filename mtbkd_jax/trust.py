@@ -18,6 +18,7 @@ labelled example comes from fits without its label (cross-fitting), which has a 
 on which the teachers were trained flatter the teachers: use held-out labels where there are any.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -34,7 +35,6 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.folds import are_enough, stratified_folds
 from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.types import Key
-from mtbkd_jax.weighting import WeightingRule
 
 SLOPE_SCALES = (0.0, 0.1, 0.3, 1.0)
 """Candidates of s and of t."""
@@ -79,7 +79,43 @@ def trust_log_weights(params, features: Array, slope_scales: Float[Array, " feat
     return jax.nn.log_softmax(params["intercepts"][None] + features @ slopes, axis=-1)
 
 
-def learned_trust(*, num_features: int = 60, num_folds: int = 5) -> WeightingRule:
+@dataclass(frozen=True)
+class LearnedTrust:
+    """The rule of ``learned_trust``, which makes it; it weighs new rows by the fits that have seen all labels."""
+
+    num_features: int
+    num_folds: int
+
+    def __call__(self, key, teacher_probs, inputs, labels):
+        """Weigh the teachers."""
+        return self._fit(key, teacher_probs, inputs, labels).log_weights
+
+    def fit(self, key, teacher_probs, inputs, labels):
+        """What the call gives, and the feature maps, the fitted parameters, and what each of the fits counts."""
+        place_key, speech_key, *_ = _keys_of_fit(key)
+        found = self._fit(key, teacher_probs, inputs, labels)
+        place = fourier_map(place_key, inputs, self.num_features)
+        speech = projection(speech_key, _speech(teacher_probs), self.num_features)
+        maps = {f"place.{name}": leaf for name, leaf in place._asdict().items()}
+        maps |= {f"speech.{name}": leaf for name, leaf in speech._asdict().items()}
+        return found.log_weights, maps | found.of_all_labels._asdict()
+
+    def weigh(self, fitted, teacher_probs, inputs):
+        """Weigh the teachers on new rows, without a label."""
+        place = FourierMap(*(fitted[f"place.{name}"] for name in FourierMap._fields))
+        speech = Projection(*(fitted[f"speech.{name}"] for name in Projection._fields))
+        fits = Fits(*(fitted[name] for name in Fits._fields))
+        features = jnp.concatenate([place.features(inputs), speech.features(_speech(teacher_probs))], axis=1)
+        params = {"intercepts": fits.intercepts[:, None], "slopes": fits.slopes[:, None]}
+        only_fit = jnp.zeros(features.shape[0], jnp.int32)
+        return average_log_weights(params, features, fits.candidates, fits.held_out, only_fit)
+
+    def _fit(self, key, teacher_probs, inputs, labels):
+        options = {"num_features": self.num_features, "num_folds": self.num_folds}
+        return fit_trust(key, teacher_probs, inputs, labels, **options)
+
+
+def learned_trust(*, num_features: int = 60, num_folds: int = 5) -> LearnedTrust:
     """Build the rule that learns the weights from the labels by the mode of the stacking model.
 
     Args:
@@ -89,11 +125,23 @@ def learned_trust(*, num_features: int = 60, num_folds: int = 5) -> WeightingRul
     Raises:
       InputError: (when applied) if there are fewer labelled examples than two for each fold.
     """
+    return LearnedTrust(num_features, num_folds)
 
-    def rule(key, teacher_probs, inputs, labels):
-        return fit_trust(key, teacher_probs, inputs, labels, num_features=num_features, num_folds=num_folds).log_weights
 
-    return rule
+class Fits(NamedTuple):
+    """The fits that have seen all labels, one for each candidate of the slopes' scales.
+
+    Attributes:
+      intercepts: ``[candidates, components]``.
+      slopes: on the unit scale, ``[candidates, features, components]``.
+      candidates: scales of the slopes, ``[candidates, features]``.
+      held_out: log likelihood of held-out labels, by which each counts, nats.
+    """
+
+    intercepts: Float[Array, "candidates components"]
+    slopes: Float[Array, "candidates features components"]
+    candidates: Float[Array, "candidates features"]
+    held_out: Float[Array, " candidates"]
 
 
 class TrustFit(NamedTuple):
@@ -105,6 +153,7 @@ class TrustFit(NamedTuple):
       held_out_scores: mean log score on held-out labels for every s (rows) and t (columns), nats.
       features: φ and ψ of all examples, ``[examples, features]``.
       data: what the model saw of the labelled examples.
+      of_all_labels: the fits that weigh examples without a label.
     """
 
     log_weights: Float[Array, "examples components"]
@@ -112,6 +161,7 @@ class TrustFit(NamedTuple):
     held_out_scores: Float[np.ndarray, "scales scales"]
     features: Float[Array, "examples features"]
     data: TrustData
+    of_all_labels: Fits
 
 
 def fit_trust(
@@ -137,12 +187,18 @@ def fit_trust(
             f"at least {2 * num_folds}, two for each of {num_folds} folds",
             "Label more examples, or choose the entropy, uniform or fixed weighting rule.",
         )
-    place_key, speech_key, fold_key, fit_key = jax.random.split(key, 4)
+    place_key, speech_key, fold_key, fit_key = _keys_of_fit(key)
     place = random_fourier_features(place_key, inputs, num_features)
     speech = speech_features(speech_key, teacher_probs, num_features)
     fold_of_example = np.full(labels.shape[0], -1)
     fold_of_example[labelled] = stratified_folds(fold_key, np.asarray(labels)[labelled], num_folds)
     return fit_stacking(fit_key, place, speech, _log_scores(teacher_probs, labels), fold_of_example)
+
+
+def _keys_of_fit(key: Key) -> tuple[Key, Key, Key, Key]:
+    """Of φ, ψ, the folds and the fits."""
+    place_key, speech_key, fold_key, fit_key = jax.random.split(key, 4)
+    return place_key, speech_key, fold_key, fit_key
 
 
 def fit_stacking(
@@ -182,7 +238,8 @@ def fit_stacking(
     log_weights = average_log_weights(params, features, jnp.asarray(candidates), held_out, jnp.asarray(fit_of_example))
     scores = np.asarray(held_out) / labelled.size
     scales = jnp.asarray(candidates[scores.argmax()])
-    return TrustFit(log_weights, scales, scores.reshape(len(SLOPE_SCALES), -1), features, data)
+    of_all_labels = Fits(params["intercepts"][:, -1], params["slopes"][:, -1], jnp.asarray(candidates), held_out)
+    return TrustFit(log_weights, scales, scores.reshape(len(SLOPE_SCALES), -1), features, data, of_all_labels)
 
 
 def sample_trust(
@@ -196,14 +253,52 @@ def sample_trust(
     return jnp.exp(log_weights(mcmc.get_samples(), fit.features, fit.slope_scales))
 
 
-@partial(jax.jit, static_argnames="num_features")
-def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float[Array, "examples features"]:
-    """φ(x) = √2 cos(Wx + b): features whose inner products approximate a Gaussian kernel (Rahimi and Recht, 2007).
+class _Standard(NamedTuple):
+    """Takes columns to a mean of zero and a standard deviation of one over the examples that it was made of.
 
-    Inputs are flattened and standardised; the kernel's length scale is half the median distance between examples, so
-    that a straight line on which one teacher hands over to another costs a few features and not all of them.
+    Attributes:
+      mean: of each column, ``[1, columns]``.
+      spread: standard deviation of each column; one where it is constant, which becomes zero.
     """
-    standard = _standardised(inputs)
+
+    mean: Float[Array, "1 columns"]
+    spread: Float[Array, "1 columns"]
+
+    @classmethod
+    def of(cls, values: Float[Array, "examples ..."]) -> "_Standard":
+        flat = values.reshape(values.shape[0], -1)
+        spread = flat.std(0, keepdims=True)
+        return cls(flat.mean(0, keepdims=True), jnp.where(spread > 0, spread, 1.0))
+
+    def columns(self, values: Float[Array, "rows ..."]) -> Float[Array, "rows columns"]:
+        return (values.reshape(values.shape[0], -1) - self.mean) / self.spread
+
+
+class FourierMap(NamedTuple):
+    """φ(x) = √2 cos(Wx + b), see ``random_fourier_features``.
+
+    Attributes:
+      mean: of the inputs' columns.
+      spread: of the inputs' columns.
+      frequencies: W, ``[columns, features]``.
+      phases: b.
+    """
+
+    mean: Float[Array, "1 columns"]
+    spread: Float[Array, "1 columns"]
+    frequencies: Float[Array, "columns features"]
+    phases: Float[Array, " features"]
+
+    def features(self, inputs: Array) -> Float[Array, "rows features"]:
+        """φ of some inputs."""
+        standard = _Standard(self.mean, self.spread).columns(inputs)
+        return jnp.sqrt(2.0) * jnp.cos(standard @ self.frequencies + self.phases[None])
+
+
+def fourier_map(key: Key, inputs: Array, num_features: int) -> FourierMap:
+    """The map of ``random_fourier_features``, made of these inputs."""
+    scaling = _Standard.of(inputs)
+    standard = scaling.columns(inputs)
     pair_key, weight_key, phase_key = jax.random.split(key, 3)
     pairs = jax.random.randint(pair_key, (2, 1000), 0, standard.shape[0])
     distances = jnp.linalg.norm(standard[pairs[0]] - standard[pairs[1]], axis=-1)
@@ -212,7 +307,17 @@ def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float
         length_scale > 0, length_scale, 1.0
     )
     phases = jax.random.uniform(phase_key, (num_features,), maxval=2 * jnp.pi)
-    return jnp.sqrt(2.0) * jnp.cos(standard @ frequencies + phases[None])
+    return FourierMap(*scaling, frequencies, phases)
+
+
+@partial(jax.jit, static_argnames="num_features")
+def random_fourier_features(key: Key, inputs: Array, num_features: int) -> Float[Array, "examples features"]:
+    """φ(x) = √2 cos(Wx + b): features whose inner products approximate a Gaussian kernel (Rahimi and Recht, 2007).
+
+    Inputs are flattened and standardised; the kernel's length scale is half the median distance between examples, so
+    that a straight line on which one teacher hands over to another costs a few features and not all of them.
+    """
+    return fourier_map(key, inputs, num_features).features(inputs)
 
 
 @partial(jax.jit, static_argnames="num_features")
@@ -220,7 +325,37 @@ def speech_features(
     key: Key, teacher_probs: Float[Array, "examples teachers classes"], num_features: int
 ) -> Float[Array, "examples features"]:
     """ψ(p): the teachers' log probabilities, as ``projected_features``."""
-    return projected_features(key, jnp.log(jnp.maximum(teacher_probs, SMALLEST_PROBABILITY)), num_features)
+    return projected_features(key, _speech(teacher_probs), num_features)
+
+
+class Projection(NamedTuple):
+    """The map of ``projected_features``.
+
+    Attributes:
+      mean: of the values' columns.
+      spread: of the values' columns.
+      directions: of the random projections, ``[columns, features]``; of no columns where there is none.
+      scale: what the columns are multiplied by, or their projections divided by.
+    """
+
+    mean: Float[Array, "1 columns"]
+    spread: Float[Array, "1 columns"]
+    directions: Float[Array, "projected_columns features"]
+    scale: Float[Array, ""]
+
+    def features(self, values: Float[Array, "rows ..."]) -> Float[Array, "rows features"]:
+        """ψ of some values."""
+        standard = _Standard(self.mean, self.spread).columns(values)
+        return standard @ self.directions / self.scale if self.directions.size else standard * self.scale
+
+
+def projection(key: Key, values: Float[Array, "examples ..."], num_features: int) -> Projection:
+    """The map of ``projected_features``, made of these values."""
+    scaling = _Standard.of(values)
+    width = scaling.mean.shape[1]
+    if width > num_features:
+        return Projection(*scaling, jax.random.normal(key, (width, num_features)), jnp.sqrt(width))
+    return Projection(*scaling, jnp.zeros((0, num_features)), jnp.sqrt(num_features / width))
 
 
 def projected_features(
@@ -231,18 +366,11 @@ def projected_features(
     Where there are more of them than ``num_features``, that many random projections stand for them, which keep the
     distances (Johnson and Lindenstrauss, 1984).
     """
-    standard = _standardised(values)
-    width = standard.shape[1]
-    if width > num_features:
-        return standard @ jax.random.normal(key, (width, num_features)) / jnp.sqrt(width)
-    return standard * jnp.sqrt(num_features / width)
+    return projection(key, values, num_features).features(values)
 
 
-def _standardised(values: Float[Array, "examples ..."]) -> Float[Array, "examples columns"]:
-    """Flattened to columns of mean zero and standard deviation one; a column that is constant becomes zero."""
-    flat = values.reshape(values.shape[0], -1)
-    spread = flat.std(0, keepdims=True)
-    return (flat - flat.mean(0, keepdims=True)) / jnp.where(spread > 0, spread, 1.0)
+def _speech(teacher_probs: Float[Array, "examples teachers classes"]) -> Float[Array, "examples teachers classes"]:
+    return jnp.log(jnp.maximum(teacher_probs, SMALLEST_PROBABILITY))
 
 
 def _log_scores(teacher_probs: Array, labels: Array) -> Array:

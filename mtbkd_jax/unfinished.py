@@ -48,6 +48,7 @@ from mtbkd_jax.tree import named_leaves
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 _OF_NO_CONSEQUENCE = ("processes", "out", "resume", "checkpoint_seconds", "tensorboard")
+_OF_RULE = "rule."
 _LEARNED_FORMAT: dict[str, Any] = {"format_name": "mtbkd_jax.learned", "version": 4}
 
 
@@ -166,6 +167,11 @@ class LearnedFiles:
     def __init__(self, path: str | Path):
         self._arrays, self._manifest = Path(path) / "arrays.npz", Path(path) / "manifest.json"
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been written yet."""
+        return not self._manifest.exists()
+
     def write(self, learned: Learned) -> None:
         """Write it, the manifest last."""
         arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in _arrays_of(learned).items()}
@@ -184,7 +190,7 @@ class LearnedFiles:
         Raises:
           CorruptDataError: if a file was truncated or altered.
         """
-        if not self._manifest.exists():
+        if self.is_empty:
             return None
         manifest = storage.read_manifest(self._manifest, **_LEARNED_FORMAT)
         digest = sha256_of_file(self._arrays)
@@ -196,11 +202,15 @@ class LearnedFiles:
             centers = Centers(
                 jax.tree.unflatten(jax.tree.structure(template), leaves), jnp.asarray(arrays["mean_weights"])
             )
-            return Learned(jnp.asarray(arrays["log_weights"]), centers, Choice.from_json(manifest["choice"]))
+            of_rule = [name.removeprefix(_OF_RULE) for name in arrays.files if name.startswith(_OF_RULE)]
+            fitted_rule = {name: jnp.asarray(arrays[_OF_RULE + name]) for name in of_rule}
+            choice = Choice.from_json(manifest["choice"])
+            return Learned(jnp.asarray(arrays["log_weights"]), centers, choice, fitted_rule or None)
 
 
 def _arrays_of(learned: Learned) -> dict[str, Any]:
     centers = {f"center.{name}": leaf for name, leaf in named_leaves(learned.centers.params).items()}
+    centers |= {_OF_RULE + name: leaf for name, leaf in (learned.fitted_rule or {}).items()}
     return centers | {"log_weights": learned.log_weights, "mean_weights": learned.centers.mean_weights}
 
 

@@ -4,9 +4,14 @@ A rule is a function ``(key, teacher_probs [N, G, C], inputs [N, ...], labels [N
 is the flat component, "nobody knows" (-inf where a rule has none); each row sums to one in probability. A rule is free
 to ignore what it does not need, so that a new one can be added without touching a caller. The default, trust learned
 from the labels, is in ``trust``.
+
+A rule that is a ``RuleForNewRows`` can also weigh rows that were not there when it was applied, as streaming needs it
+to (``windows``). A plain function cannot.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +28,81 @@ WeightingRule = Callable[
 ]
 
 
-def uniform_weighting() -> WeightingRule:
+FittedRule = Mapping[str, Array]
+"""What a rule has found, by name."""
+
+
+@runtime_checkable
+class RuleForNewRows(Protocol):
+    """A rule that can weigh rows without a label that it has not seen, by what it found on others."""
+
+    def __call__(
+        self,
+        key: Key,
+        teacher_probs: Float[Array, "examples teachers classes"],
+        inputs: Array,
+        labels: Int[Array, " examples"],
+    ) -> Float[Array, "examples components"]:
+        """Weigh the teachers, as any rule does."""
+
+    def fit(
+        self,
+        key: Key,
+        teacher_probs: Float[Array, "examples teachers classes"],
+        inputs: Array,
+        labels: Int[Array, " examples"],
+    ) -> tuple[Float[Array, "examples components"], FittedRule]:
+        """What the call gives, and what ``weigh`` needs."""
+
+    def weigh(
+        self, fitted: FittedRule, teacher_probs: Float[Array, "rows teachers classes"], inputs: Array
+    ) -> Float[Array, "rows components"]:
+        """Weigh the teachers on new rows, none of which has a label; can be traced."""
+
+
+def check_weighs_new_rows(rule: WeightingRule) -> RuleForNewRows:
+    """The rule, if it can weigh rows that it has not seen.
+
+    Raises:
+      InputError: if it cannot.
+    """
+    if isinstance(rule, RuleForNewRows):
+        return rule
+    found = f"{getattr(rule, '__name__', type(rule).__name__)}, which weighs no rows but those it is given"
+    expected = "a rule with `fit` and `weigh` (`weighting.RuleForNewRows`), where not all rows fit in memory"
+    action = "Give the rule these two methods, or leave rows_in_memory out."
+    raise InputError("distil", "weighting", found, expected, action)
+
+
+@dataclass(frozen=True)
+class _RowByRow:
+    """A rule that needs nothing of other rows, ``(teacher_probs, labels) -> log_weights``."""
+
+    of_rows: Callable[[Float[Array, "rows teachers classes"], Int[Array, " rows"]], Float[Array, "rows components"]]
+
+    def __call__(self, key, teacher_probs, inputs, labels):
+        del key, inputs
+        return self.of_rows(teacher_probs, labels)
+
+    def fit(self, key, teacher_probs, inputs, labels):
+        return self(key, teacher_probs, inputs, labels), {}
+
+    def weigh(self, fitted, teacher_probs, inputs):
+        del fitted, inputs
+        return self.of_rows(teacher_probs, jnp.full(teacher_probs.shape[0], -1, jnp.int32))
+
+
+def uniform_weighting() -> RuleForNewRows:
     """Every teacher weighs the same on every example."""
 
-    def rule(key, teacher_probs, inputs, labels):
-        del key, inputs, labels
+    def of_rows(teacher_probs, labels):
+        del labels
         return _without_flat(jnp.ones(teacher_probs.shape[:2], teacher_probs.dtype))
 
-    return rule
+    return _RowByRow(of_rows)
 
 
-def entropy_weighting() -> WeightingRule:
+def entropy_weighting() -> RuleForNewRows:
     """The paper's rule: a teacher weighs more the lower its entropy (equation 10).
 
         w_i^g = ξ(H_i^g) / Σ_g ξ(H_i^g),    ξ(H_i^g) = 1 − H_i^g / Σ_g H_i^g
@@ -43,18 +112,18 @@ def entropy_weighting() -> WeightingRule:
     better.
     """
 
-    def rule(key, teacher_probs, inputs, labels):
-        del key, inputs, labels
+    def of_rows(teacher_probs, labels):
+        del labels
         entropies = entr(teacher_probs).sum(-1)
         total = entropies.sum(-1, keepdims=True)
         share = jnp.where(total > 0, entropies / jnp.where(total > 0, total, 1.0), 0.0)
         # One teacher would get 1 − H / H = 0: its weight is one whatever its entropy.
         return _without_flat(1.0 - share if teacher_probs.shape[1] > 1 else jnp.ones_like(share))
 
-    return rule
+    return _RowByRow(of_rows)
 
 
-def confidence_aware_weighting() -> WeightingRule:
+def confidence_aware_weighting() -> RuleForNewRows:
     """The rule of CA-MKD (Zhang et al. 2022, equation 2): a teacher weighs more the better it does on the label.
 
         w_i^g = (1 − exp(CE_i^g) / Σ_j exp(CE_i^j)) / (G − 1),    CE_i^g = −log p_i^g[y_i]
@@ -63,8 +132,7 @@ def confidence_aware_weighting() -> WeightingRule:
     rule knows nothing, weighs its teachers equally; a single teacher gets weight one.
     """
 
-    def rule(key, teacher_probs, inputs, labels):
-        del key, inputs
+    def of_rows(teacher_probs, labels):
         num_teachers = teacher_probs.shape[1]
         of_label = jnp.take_along_axis(teacher_probs, jnp.maximum(labels, 0)[:, None, None], axis=2)[..., 0]
         # exp(CE) = 1 / p; a probability that was rounded to zero is no reason for NaN.
@@ -72,10 +140,10 @@ def confidence_aware_weighting() -> WeightingRule:
         is_known = (labels >= 0)[:, None] & (num_teachers > 1)
         return _without_flat(jnp.where(is_known, 1.0 - shares, 1.0))
 
-    return rule
+    return _RowByRow(of_rows)
 
 
-def fixed_weighting(weights: Sequence[float]) -> WeightingRule:
+def fixed_weighting(weights: Sequence[float]) -> RuleForNewRows:
     """The same given weights on every example.
 
     Args:
@@ -95,8 +163,8 @@ def fixed_weighting(weights: Sequence[float]) -> WeightingRule:
             "Give the relative weights of the teachers, for example 1 2 1.",
         )
 
-    def rule(key, teacher_probs, inputs, labels):
-        del key, inputs, labels
+    def of_rows(teacher_probs, labels):
+        del labels
         if values.size != teacher_probs.shape[1]:
             raise InputError(
                 "fixed_weighting",
@@ -107,7 +175,7 @@ def fixed_weighting(weights: Sequence[float]) -> WeightingRule:
             )
         return _without_flat(jnp.broadcast_to(values, teacher_probs.shape[:2]))
 
-    return rule
+    return _RowByRow(of_rows)
 
 
 def pooled_probs(

@@ -1,8 +1,11 @@
-"""Chains whose data lie in blocks, as a process of its own, so that its devices may be others: writes their draws.
+"""Chains whose data and parameters lie in blocks, as a process of its own, so that its devices may be others.
 
-Prints the devices along each axis of the mesh, the collectives of the compiled program that advances the chains with
-the devices that talk, and for which platforms and how many devices it could be exported.
-With the arguments ``--processes.NAME`` of ``mtbkd`` it is one of several.
+Writes their draws. Prints the devices along each axis of the mesh, the collectives of the compiled program that
+advances the chains with the devices that talk, for which platforms and how many devices it could be exported, and what
+a device holds of the largest array of parameters of a draw. With the arguments ``--processes.NAME`` of ``mtbkd`` it is
+one of several.
+
+    python -m tests.chains_in_blocks FILE BLOCKS_OF_PARAMETERS [--processes.NAME=VALUE ...]
 """
 
 import re
@@ -13,7 +16,7 @@ from pathlib import Path
 from mtbkd_jax.processes import join_processes, processes_among
 
 if __name__ == "__main__":
-    join_processes(processes_among(sys.argv[2:]))
+    join_processes(processes_among(sys.argv[3:]))
 
 # Not before: some libraries make an array when they are imported.
 import jax
@@ -21,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtbkd_jax import sampling
-from mtbkd_jax.chains import chain_mesh
+from mtbkd_jax.chains import chain_mesh, on_this_host, own_chains, rows_of_own_chains
 from mtbkd_jax.examples import Examples, all_blocks, in_blocks, minibatch_of_blocks
 from mtbkd_jax.function_prior import dirichlet_components, teacher_informed_prior
 from mtbkd_jax.likelihood import categorical_log_likelihood
@@ -33,7 +36,7 @@ from mtbkd_jax.students import mlp
 from mtbkd_jax.weight_prior import gaussian_prior
 
 NUM_CHAINS, NUM_BLOCKS, NUM_EXAMPLES, NUM_LABELLED, BATCH_SIZE = 2, 4, 150, 30, 24
-STUDENT = mlp(num_features=6, hidden=(8,), num_classes=3)
+STUDENT = mlp(num_features=6, hidden=(256, 8), num_classes=3)
 
 
 def examples() -> Examples:
@@ -47,7 +50,7 @@ def examples() -> Examples:
     return Examples(inputs, labels.astype(jnp.int32), dirichlet_components(probs, log_weights, 5.0))
 
 
-def main(path: Path) -> None:
+def main(path: Path, num_model_blocks: int) -> None:
     """Sample by minibatches and by whole gradients."""
     log_density = log_posterior(
         STUDENT,
@@ -58,7 +61,8 @@ def main(path: Path) -> None:
     data = in_blocks(examples(), NUM_BLOCKS)
     starts = jax.vmap(STUDENT.init)(jax.random.split(jax.random.key(1), NUM_CHAINS))
     shared = {"key": jax.random.key(2), "data": data, "num_blocks": NUM_BLOCKS}
-    mesh = chain_mesh(NUM_CHAINS, NUM_BLOCKS, is_global=True)
+    shared |= {"num_model_blocks": num_model_blocks}
+    mesh = chain_mesh(NUM_CHAINS, NUM_BLOCKS, num_model_blocks=num_model_blocks, is_global=True)
     print(dict(mesh.shape))
 
     minibatch = minibatch_of_blocks(examples().labels, BATCH_SIZE, NUM_BLOCKS)
@@ -73,7 +77,12 @@ def main(path: Path) -> None:
         program = jax.jit(partial(advance, **static))
         exported = jax.export.export(program, platforms=("cpu", "cuda", "tpu"))(*arguments)
         print(exported.platforms, exported.nr_devices)
-        return advance(*arguments, **static)
+        result = advance(*arguments, **static)
+        largest = result[1].positions["Dense_1"]["kernel"]
+        print(largest.shape, largest.addressable_shards[0].data.shape)
+        own = rows_of_own_chains(largest)
+        np.testing.assert_array_equal(own, on_this_host(largest)[own_chains(result[0].number)])
+        return result
 
     sampling._advance_chains = described
     by_minibatch = sample_chains(sampler, states, draw_batch=minibatch, **shared, **options)
@@ -89,4 +98,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

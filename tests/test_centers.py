@@ -95,3 +95,17 @@ def test_what_teachers_say_of_examples_that_are_not_taught_plays_no_part(problem
         distil_centers(jax.random.key(1), STUDENT, inputs, p, log_weights, 3.0, is_taught) for p in (probs, altered)
     )
     jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+
+
+def test_an_example_that_stands_for_several_counts_as_often(problem):
+    inputs, probs, log_weights, is_left = problem
+    times = jnp.where(is_left, 0.0, jnp.arange(NUM_EXAMPLES) % 3 + 1.0)
+    repeated = jnp.repeat(jnp.arange(NUM_EXAMPLES), times.astype(int))
+    sample = distil_centers(jax.random.key(1), STUDENT, inputs, probs, log_weights, 3.0, EVERYONE, times)
+    np.testing.assert_allclose(sample.mean_weights, jnp.exp(log_weights[repeated]).mean(0), rtol=1e-5)
+    is_taught, ones = jnp.asarray(~is_left), jnp.ones(NUM_EXAMPLES)
+    one, other = (
+        distil_centers(jax.random.key(1), STUDENT, inputs, probs, log_weights, 3.0, taught, stands_for)
+        for taught, stands_for in ((is_taught, ones), (EVERYONE, ones * is_taught))
+    )
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)

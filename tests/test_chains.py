@@ -1,3 +1,4 @@
+import ast
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from mtbkd_jax.chains import (
     rows_of_own_chains,
     shape_of_mesh,
 )
+from mtbkd_jax.errors import InputError
 from tests.joined import joining_arguments
 from tests.samplers.digests import student_chains
 
@@ -58,14 +60,14 @@ def test_the_batched_form_for_accelerators_computes_the_same_chains(name, monkey
     )
 
 
-def draws_in_blocks(folder, *, num_devices, num_processes=1):
+def draws_in_blocks(folder, *, num_devices, num_processes=1, num_model_blocks=1):
     """What each process of ``chains_in_blocks`` says, and its draws."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(num_devices), "NPROC": "8", "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     processes = []
     for number, joining in enumerate(joining_arguments(num_processes)):
         path = folder / f"{num_devices}_{num_processes}_{number}.npz"
-        command = [sys.executable, "-m", "tests.chains_in_blocks", str(path), *joining]
+        command = [sys.executable, "-m", "tests.chains_in_blocks", str(path), str(num_model_blocks), *joining]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append((path, subprocess.Popen(command, env=environment, **pipes)))
     results = []
@@ -80,7 +82,7 @@ def draws_in_blocks(folder, *, num_devices, num_processes=1):
 @pytest.fixture(scope="module")
 def draws_of_one_device(tmp_path_factory):
     ((lines, draws),) = draws_in_blocks(tmp_path_factory.mktemp("one"), num_devices=1)
-    assert lines[0] == "{'chain': 1, 'data': 1}"
+    assert lines[0] == "{'chain': 1, 'data': 1, 'model': 1}"
     return draws
 
 
@@ -95,7 +97,7 @@ def test_devices_that_share_the_data_sample_the_same_chains(draws_of_one_device,
     ((lines, draws),) = draws_in_blocks(tmp_path, num_devices=8)
     assert_same_draws(draws, draws_of_one_device)
     # One exchange a step, of the gradient with the log density, and among the devices of a chain alone.
-    assert lines[0] == "{'chain': 2, 'data': 4}"
+    assert lines[0] == "{'chain': 2, 'data': 4, 'model': 1}"
     assert lines[1] == "[('all-reduce', '{{0,1,2,3},{4,5,6,7}}')]"
     assert lines[2] == "('cpu', 'cuda', 'tpu') 8"
 
@@ -103,7 +105,32 @@ def test_devices_that_share_the_data_sample_the_same_chains(draws_of_one_device,
 def test_processes_that_share_chains_and_data_sample_the_same_chains(draws_of_one_device, tmp_path):
     for lines, draws in draws_in_blocks(tmp_path, num_devices=2, num_processes=2):
         assert_same_draws(draws, draws_of_one_device)
-        assert "{'chain': 2, 'data': 2}" in lines
+        assert "{'chain': 2, 'data': 2, 'model': 1}" in lines
+
+
+def test_devices_that_share_the_parameters_sample_the_same_chains(draws_of_one_device, tmp_path):
+    ((lines, draws),) = draws_in_blocks(tmp_path, num_devices=8, num_model_blocks=2)
+    assert_same_draws(draws, draws_of_one_device)
+    assert lines[0] == "{'chain': 2, 'data': 2, 'model': 2}"
+    among_model, among_data = "[4,2]<=[8]", "{{0,2},{1,3},{4,6},{5,7}}"
+    collectives = ast.literal_eval(lines[1])
+    # The gradient is still added up once a step, each device its part; and no chain hears of the other.
+    assert [name for name, groups in collectives if groups == among_data] == ["all-reduce"]
+    assert {groups for _, groups in collectives} <= {among_model, among_data, "{{0,1},{2,3},{4,5},{6,7}}"}
+    assert lines[2] == "('cpu', 'cuda', 'tpu') 8"
+    assert lines[3] == "(2, 5, 256, 8) (1, 5, 128, 8)"
+
+
+def test_processes_whose_devices_share_the_parameters_sample_the_same_chains(draws_of_one_device, tmp_path):
+    for lines, draws in draws_in_blocks(tmp_path, num_devices=2, num_processes=2, num_model_blocks=2):
+        assert_same_draws(draws, draws_of_one_device)
+        assert "{'chain': 2, 'data': 1, 'model': 2}" in lines
+
+
+def test_more_blocks_of_parameters_than_devices_are_refused():
+    blocks = 2 * jax.local_device_count()
+    with pytest.raises(InputError, match=f"num_model_blocks.*{blocks}"):
+        chain_mesh(4, num_model_blocks=blocks)
 
 
 def test_chains_come_first_and_data_share_what_is_left():

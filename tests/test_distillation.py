@@ -23,6 +23,7 @@ from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.settings import PosteriorSettings, no_teacher
 from mtbkd_jax.students import mlp
 from mtbkd_jax.trust import learned_trust
+from mtbkd_jax.weighting import entropy_weighting
 
 STUDENT = mlp(num_features=2, hidden=(4,), num_classes=2)
 GIVEN = DistillationConfig(settings=GivenSettings(1.0, 5.0, 0.05, 1.0, 1.0, 1.0))
@@ -271,3 +272,71 @@ def test_a_schedule_is_refused_where_the_step_size_is_adapted(lessons):
             powers=None,
             config=DistillationConfig(sampling=sampling),
         )
+
+
+STREAMED = DistillationConfig(
+    settings=GivenSettings(1.0, 5.0, float("inf"), 1.0, 1.0, 1.0),
+    sampling=SamplingConfig(num_chains=2, num_burn_in=20, num_draws=6, thinning=5, num_mode_steps=50, batch_size=16),
+    rows_in_memory=60,
+)
+distilled = partial(distil, student=STUDENT, seed=0, weighting=entropy_weighting())
+
+
+def read_by_rows(array):
+    """An array that is read by rows alone, and never as a whole."""
+
+    class ByRows:
+        shape, dtype = array.shape, array.dtype
+
+        def __getitem__(self, index):
+            rows = array[index]
+            assert len(rows) <= 60
+            return rows
+
+    return ByRows()
+
+
+def test_a_sample_is_learned_from_and_the_other_rows_are_streamed(arrays, monkeypatch):
+    monkeypatch.setattr("mtbkd_jax.rows.ROWS_AT_A_TIME", 50)
+    inputs, labels, logits = arrays
+    result = distilled(read_by_rows(inputs), labels, read_by_rows(logits), config=STREAMED)
+    assert result.order.size == 60
+    np.testing.assert_array_equal(np.sort(result.order[:NUM_LABELLED]), np.arange(NUM_LABELLED))
+    np.testing.assert_array_equal(result.lessons.examples.inputs, inputs[result.order])
+    np.testing.assert_array_equal(result.lessons.examples.stands_for, np.repeat([1.0, 2.0], [NUM_LABELLED, 20]))
+    again = distilled(inputs, labels, logits, config=STREAMED)
+    jax.tree.map(np.testing.assert_array_equal, again.posterior.run.positions, result.posterior.run.positions)
+
+
+def test_where_all_rows_fit_nothing_is_streamed(arrays):
+    config = replace(STREAMED, rows_in_memory=None)
+    plain = distilled(*arrays, config=config)
+    roomy = distilled(*arrays, config=replace(config, rows_in_memory=NUM_EXAMPLES))
+    jax.tree.map(np.testing.assert_array_equal, plain.posterior.run.positions, roomy.posterior.run.positions)
+    assert roomy.lessons.examples.stands_for is None
+
+
+def test_streaming_is_refused_where_it_cannot_be_right(arrays):
+    inputs, labels, logits = arrays
+
+    def own_rule(key, teacher_probs, inputs, labels):
+        return jnp.full((teacher_probs.shape[0], 3), -jnp.log(3.0))
+
+    with pytest.raises(InputError, match="own_rule, which weighs no rows but those"):
+        learn(jax.random.key(0), inputs, labels, logits, STUDENT, weighting=own_rule, config=STREAMED)
+    in_memory = replace(STREAMED, rows_in_memory=None)
+    learn(jax.random.key(0), inputs, labels, logits, STUDENT, weighting=own_rule, config=in_memory)
+    with pytest.raises(InputError, match=r"rows_in_memory: found 60 with hmc"):
+        distilled(*arrays, config=replace(STREAMED, sampling=SamplingConfig(sampler="hmc")))
+    with pytest.raises(InputError, match="40 rows with a label"):
+        distilled(*arrays, config=replace(STREAMED, rows_in_memory=40))
+
+
+@pytest.mark.parametrize("name", ["inputs", "teacher_logits"])
+def test_every_row_is_looked_at_before_anything_is_learned(arrays, name, monkeypatch):
+    monkeypatch.setattr("mtbkd_jax.rows.ROWS_AT_A_TIME", 30)
+    named = dict(zip(("inputs", "labels", "teacher_logits"), arrays, strict=True))
+    named[name] = named[name].copy()
+    named[name].reshape(NUM_EXAMPLES, -1)[70, 0] = np.nan
+    with pytest.raises(InputError, match=f"{name} from row 60: found NaN in row 10"):
+        learn(jax.random.key(0), **named, student=STUDENT, config=STREAMED)

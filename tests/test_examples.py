@@ -12,7 +12,9 @@ from mtbkd_jax.examples import (
     in_blocks,
     labelled_first,
     minibatch_of_blocks,
+    noise_beyond_sample,
     rows_of_epoch,
+    steps_of_epoch,
     stratified_minibatch,
 )
 from mtbkd_jax.samplers import sghmc
@@ -217,3 +219,50 @@ def test_what_devices_draw_from_their_blocks_is_unbiased_and_the_same_together(e
 
 def test_a_batch_of_all_rows_is_all_blocks(examples):
     assert minibatch_of_blocks(examples.labels, NUM_EXAMPLES, 4) is all_blocks
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2])
+def test_rows_of_a_sample_count_for_those_they_stand_for_in_every_batch(examples, num_blocks):
+    stands_for = jnp.where(examples.labels >= 0, 1.0, 3.5)
+    sample = examples._replace(stands_for=stands_for)
+    total = float((stands_for * examples.inputs[:, 0]).sum())
+
+    def summed(batch):
+        return float((batch.weights * batch.examples.inputs[:, 0]).sum())
+
+    key = BatchKey(jax.random.key(0), 0)
+    assert summed(full_batch(key, sample)) == pytest.approx(total)
+    assert summed(all_blocks(key, in_blocks(sample, num_blocks))) == pytest.approx(total)
+    draw = minibatch_of_blocks(examples.labels, 8, num_blocks)
+    steps = steps_of_epoch(NUM_LABELLED, NUM_UNLABELLED, 8, num_blocks)
+    assert (NUM_UNLABELLED, num_blocks, steps) in {(34, 1, 8), (34, 2, 8)}
+    batches = jax.vmap(lambda step: draw(BatchKey(jax.random.key(0), step), in_blocks(sample, num_blocks)))(
+        jnp.arange(4000)
+    )
+    sums = (batches.weights * batches.examples.inputs[..., 0]).sum(1)
+    # Batches of an epoch cancel, so that this is more than the error of the mean.
+    assert float(sums.mean()) == pytest.approx(total, abs=4 * float(sums.std()) / np.sqrt(4000))
+
+
+def test_the_noise_of_minibatches_of_all_rows_is_known_from_a_sample():
+    values, num_sampled, batch_size = np.random.default_rng(0).normal(size=60), 20, 12
+    draw = stratified_minibatch(num_labelled=0, num_unlabelled=num_sampled, batch_size=batch_size)
+
+    def sums(key):
+        """Sums over batches of a sample, of which each row stands for three."""
+        sample_key, batch_key = jax.random.split(key)
+        sample = jax.random.choice(sample_key, jnp.asarray(values, jnp.float32), (num_sampled,), replace=False)
+        examples = Examples(sample[:, None], jnp.full(num_sampled, -1), stands_for=jnp.full(num_sampled, 3.0))
+        batches = jax.vmap(lambda step: draw(BatchKey(batch_key, step), examples))(jnp.arange(40))
+        return (batches.weights * batches.examples.inputs[..., 0]).sum(1)
+
+    found = np.asarray(jax.vmap(sums)(jax.random.split(jax.random.key(1), 4000)))
+    within = found.var(axis=1, ddof=1).mean()
+    # 4,000 samples, one batch of each: the variance of all batches to √(2 / 4,000), and that within samples better.
+    factor = noise_beyond_sample(0, num_sampled, values.size, batch_size)
+    assert found[:, 0].var() == pytest.approx(factor * within, rel=4 * np.sqrt(2 / 4000))
+
+
+def test_a_batch_that_takes_the_whole_sample_is_refused():
+    with pytest.raises(InputError, match="batch_size: found 30, which takes all 20 rows without a label"):
+        noise_beyond_sample(5, 20, 100, 30)

@@ -5,8 +5,14 @@ import pytest
 
 from mtbkd_jax import trust
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.trust import fit_trust, sample_trust, speech_features
-from mtbkd_jax.weighting import entropy_weighting, fixed_weighting, uniform_weighting
+from mtbkd_jax.trust import fit_trust, learned_trust, sample_trust, speech_features
+from mtbkd_jax.weighting import (
+    check_weighs_new_rows,
+    confidence_aware_weighting,
+    entropy_weighting,
+    fixed_weighting,
+    uniform_weighting,
+)
 
 NUM_EXAMPLES, NUM_LABELLED = 600, 120
 
@@ -138,3 +144,38 @@ def test_fixed_weights_must_be_one_for_each_teacher():
         fixed_weighting([1.0, 1.0])(
             jax.random.key(0), jnp.full((4, 3, 2), 0.5), jnp.zeros((4, 1)), jnp.zeros(4, jnp.int32)
         )
+
+
+RULES = {
+    "trust": learned_trust(num_features=1),  # so that what the teachers say is projected
+    "entropy": entropy_weighting(),
+    "uniform": uniform_weighting(),
+    "fixed": fixed_weighting([1.0, 2.0]),
+    "confidence": confidence_aware_weighting(),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rows_without_a_label_weigh_the_same_whether_they_were_there_or_came_later(name, two_domains):
+    inputs, labels, probs, _ = two_domains
+    key, rule = jax.random.key(1), check_weighs_new_rows(RULES[name])
+    log_weights, fitted = rule.fit(key, probs, inputs, labels)
+    np.testing.assert_array_equal(log_weights, rule(key, probs, inputs, labels))
+    later = rule.weigh(fitted, probs[NUM_LABELLED:], inputs[NUM_LABELLED:])
+    np.testing.assert_allclose(np.exp(later), np.exp(log_weights[NUM_LABELLED:]), atol=1e-5)
+
+
+def test_trust_in_new_rows_is_as_good_as_in_those_it_was_learned_with(two_domains):
+    inputs, labels, probs, first_is_right = two_domains
+    rule, seen = learned_trust(), 360
+    _, fitted = rule.fit(jax.random.key(1), probs[:seen], inputs[:seen], labels[:seen])
+    later = np.exp(rule.weigh(fitted, probs[seen:], inputs[seen:]))
+    assert np.where(first_is_right[seen:], later[:, 1], later[:, 2]).mean() > 0.8
+
+
+def test_a_rule_that_is_a_function_alone_cannot_weigh_new_rows():
+    def mine(key, teacher_probs, inputs, labels):
+        return None
+
+    with pytest.raises(InputError, match=r"mine, which weighs no rows but those .*RuleForNewRows"):
+        check_weighs_new_rows(mine)

@@ -44,6 +44,7 @@ def warm_up(
     num_steps: int,
     own_data: Any = None,
     num_blocks: int = 1,
+    num_model_blocks: int = 1,
     initial_step_size: float = 0.1,
     target_acceptance_rate: float = 0.8,
 ) -> tuple[Any, Float[Array, " chains"]]:
@@ -57,6 +58,7 @@ def warm_up(
       draw_batch: ``(key, data) -> batch``; all of the data, if the chain is to be exact.
       own_data: of each chain, as in ``sample_chains``.
       num_blocks: of the data, as in ``sample_chains``.
+      num_model_blocks: of the parameters, as in ``sample_chains``.
       num_steps: steps of adaptation; fewer than 20 adapt the step size alone.
       initial_step_size: where the search for the step size starts.
       target_acceptance_rate: mean probability of acceptance to aim at.
@@ -71,7 +73,7 @@ def warm_up(
         num_steps=num_steps, initial_step_size=initial_step_size, target_acceptance_rate=target_acceptance_rate
     )
     num_chains = jax.tree.leaves(states)[0].shape[0]
-    mesh = chain_mesh(num_chains, num_blocks, is_global=True)
+    mesh = chain_mesh(num_chains, num_blocks, num_model_blocks=num_model_blocks, is_global=True)
     chains = copy_to_chains((jnp.arange(num_chains), own_data, states), mesh)
     shared = (key, build_schedule(num_steps), float(initial_step_size), float(target_acceptance_rate))
     adapted, step_sizes = _adapt_chains(
