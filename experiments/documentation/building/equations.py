@@ -1,7 +1,7 @@
 """Equations: TeX between dollars becomes MathML when the site is built, so that no page needs a script for it.
 
-``pymdownx.arithmatex`` finds the TeX and leaves it in elements of its own class; ``latex2mathml`` converts it. A command
-that the converter does not know would stand in the page as text, so it is refused.
+``pymdownx.arithmatex`` finds the TeX and leaves it in elements of its own class; ``latex2mathml`` converts it. A
+command that the converter does not know would stand in the page as text, so it is refused.
 """
 
 import html
@@ -14,6 +14,8 @@ _FOUND = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\(?P<opening>[(\[])(?P<tex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL
 )
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
+_FUNCTION = re.compile(r"(<mi>(?:log|min|max)</mi>)(?!<mo stretchy=\"false\">&#x00028;)")
+"""A named function whose argument is not in parentheses: browsers put no space between them."""
 
 
 def to_mathml(tex: str, *, is_block: bool) -> str:
@@ -25,7 +27,7 @@ def to_mathml(tex: str, *, is_block: bool) -> str:
     markup = convert(tex.strip(), display="block" if is_block else "inline")
     if (unknown := _COMMAND.search(markup)) is not None:
         raise ValueError(f"{unknown[0]} in {tex.strip()!r} is no command that becomes MathML")
-    return markup
+    return _FUNCTION.sub(r'\1<mspace width="0.17em"/>', markup)
 
 
 def on_page_content(content: str, *, page, **_) -> str:

@@ -1,9 +1,9 @@
 """Examples: scripts that are run when the site is built; a page shows the script and what it printed.
 
 A line ``{{ example NAME }}`` in a page is replaced by both, ``{{ source NAME }}`` by the script alone. Those named in
-``extra.examples`` of ``mkdocs.yml`` are run in that order, in one directory where copies of all of them lie. A script that fails
-ends the build. What they printed is kept beside ``mkdocs.yml`` under a digest of the scripts and of the library, and
-they are run again when either changes.
+``extra.examples`` of ``mkdocs.yml`` are run in that order, in one directory where copies of all of them lie. A script
+that fails ends the build. What they printed is kept beside ``mkdocs.yml`` under a digest of the scripts and of the
+library, and they are run again when either changes.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
-import mtbkd_jax as mt
 import numpy as np
+
+import mtbkd_jax as mt
 
 # Logits of two teachers, for inputs that have ids; classes in the order of the columns.
 data = np.load("train.npz")

@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+
 from mtbkd_jax.folds import deal_folds
 
 # Ten patients with six images each.

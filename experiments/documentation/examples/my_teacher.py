@@ -1,8 +1,9 @@
 """What ``mtbkd teach --adapter python --model my_teacher.py:forest`` runs."""
 
 import numpy as np
-from mtbkd_jax.adapters import from_sklearn
 from sklearn.ensemble import RandomForestClassifier
+
+from mtbkd_jax.adapters import from_sklearn
 
 
 def forest():

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+
 import mtbkd_jax as mt
 
 # 300 points of the plane in two classes: 40 with a label, 260 without.

@@ -1,6 +1,7 @@
 import jax.numpy as jnp
-import mtbkd_jax as mt
 import numpy as np
+
+import mtbkd_jax as mt
 from mtbkd_jax.regression.sampling import ChainPlan
 
 # Prices along a street: 150 houses, 30 with a price; one agency knows the south, the other the north.
@@ -27,4 +28,5 @@ new = np.array([[-1.0], [0.0], [1.0]], np.float32)
 prediction = result.predict(new)
 low, high = mt.central_interval(prediction, level=0.9)
 for row in range(3):
-    print(f"x = {new[row, 0]:+.0f}: mean {prediction.means[:, row].mean():.0f}, 90 % from {low[row]:.0f} to {high[row]:.0f}")
+    mean = prediction.means[:, row].mean()
+    print(f"x = {new[row, 0]:+.0f}: mean {mean:.0f}, 90 % from {low[row]:.0f} to {high[row]:.0f}")

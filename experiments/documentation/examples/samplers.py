@@ -1,7 +1,8 @@
 import jax
 import jax.numpy as jnp
-import mtbkd_jax as mt
 import numpy as np
+
+import mtbkd_jax as mt
 from mtbkd_jax.diagnostics import Convergence
 from mtbkd_jax.samplers import warm_up
 from mtbkd_jax.sampling import start_chains

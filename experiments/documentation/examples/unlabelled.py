@@ -1,7 +1,8 @@
 import jax
 import jax.numpy as jnp
-import mtbkd_jax as mt
 import numpy as np
+
+import mtbkd_jax as mt
 
 # 20 labels, 400 examples without, and 2,000 new ones.
 rng = np.random.default_rng(0)
