@@ -4,7 +4,7 @@ import numpy as np
 
 import mtbkd_jax as mt
 
-# 20 labels, 400 examples without, and 2,000 new ones.
+# 20 labels, 400 examples without, and 2,000 new ones; the class is the sign of a product.
 rng = np.random.default_rng(0)
 x = rng.normal(size=(2420, 4)).astype(np.float32)
 truth = (x[:, 0] * x[:, 1] > 0).astype(int)
@@ -12,7 +12,7 @@ pool, new = slice(0, 420), slice(420, None)
 labels = np.where(np.arange(420) < 20, truth[pool], -1)
 logits = (2 * np.eye(2)[truth[pool]] - 1 + rng.normal(size=(420, 2))).astype(np.float32)[:, None]
 
-student = mt.mlp(num_features=4, hidden=(16,), num_classes=2)
+student = mt.mlp(num_features=4, hidden=(8,), num_classes=2)
 infinite = float("inf")
 
 
@@ -20,7 +20,8 @@ def log_loss(rows, power):
     settings = mt.GivenSettings(power, 2, infinite, 1, 1, 1)  # no centers, temperatures of one
     sampling = mt.SamplingConfig(num_mode_steps=300, num_burn_in=500, num_draws=50, thinning=20, batch_size=20)
     config = mt.DistillationConfig(settings=settings, sampling=sampling)
-    result = mt.distil(x[rows], labels[rows], logits[rows], student, seed=0, config=config)
+    rule = mt.uniform_weighting()  # there is one teacher
+    result = mt.distil(x[rows], labels[rows], logits[rows], student, seed=0, weighting=rule, config=config)
     draws = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), result.posterior.run.positions)
     probs = mt.predict(student, draws, x[new], jnp.asarray(result.posterior.draw_weights)).probs
     return -np.log(probs[np.arange(2000), truth[new]]).mean()
