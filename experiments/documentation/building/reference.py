@@ -2,28 +2,37 @@
 
 import importlib
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 import mtbkd_jax
 
-_PACKAGES = ("adapters", "imports")
+_PACKAGES = ("adapters", "imports", "regression", "report", "samplers")
 """Whose ``__all__`` is their interface."""
 _MODULES = {
-    "runs": ("Run", "StudentConfig", "open_run"),
-    "processes": ("Processes",),
     "composition": ("composition_features", "composition_names"),
+    "folds": ("deal_folds",),
+    "processes": ("Processes",),
+    "runs": ("Run", "StudentConfig", "open_run"),
 }
 """Further modules that the guides name, with what they name of them."""
 
 
 def names_of_module() -> dict[str, tuple[str, ...]]:
     """Public names by module, in alphabetical order of the modules."""
-    names: dict[str, list[str]] = {}
+    names: dict[str, set[str]] = {module: set(of) for module, of in _MODULES.items()}
     for name in mtbkd_jax.__all__:
-        names.setdefault(mtbkd_jax._MODULE_OF_NAME[name], []).append(name)
+        names.setdefault(mtbkd_jax._MODULE_OF_NAME[name], set()).add(name)
     for package in _PACKAGES:
-        names[package] = list(importlib.import_module(f"mtbkd_jax.{package}").__all__)
-    return {module: tuple(of) for module, of in sorted({**names, **_MODULES}.items())}
+        names.setdefault(package, set()).update(importlib.import_module(f"mtbkd_jax.{package}").__all__)
+    return {module: tuple(sorted(names[module])) for module in sorted(names)}
+
+
+def path_of(module: str, name: str) -> str:
+    """Where a name is defined, which a package only hands on."""
+    found = getattr(importlib.import_module(f"mtbkd_jax.{module}"), name)
+    home = getattr(found, "__module__", None) or f"mtbkd_jax.{module}"
+    return f"{home if home.startswith('mtbkd_jax') else f'mtbkd_jax.{module}'}.{name}"
 
 
 def _summary(module: str) -> str:
@@ -31,23 +40,24 @@ def _summary(module: str) -> str:
 
 
 def _page(module: str, names: tuple[str, ...]) -> str:
-    members = "".join(f"        - {name}\n" for name in names)
-    return (
-        f"---\ntitle: {module}\n---\n\n::: mtbkd_jax.{module}\n    options:\n"
-        f"      heading_level: 1\n      show_root_full_path: true\n      members:\n{members}"
-    )
+    """The module's own docstring, and those of its names."""
+    top = f"---\ntitle: {module}\n---\n\n::: mtbkd_jax.{module}\n    options:\n"
+    top += "      heading_level: 1\n      show_root_full_path: true\n      members: false\n"
+    return top + "".join(f"\n::: {path_of(module, name)}\n" for name in names)
 
 
 def _index(names: dict[str, tuple[str, ...]]) -> str:
+    def shown(module: str, name: str) -> str:
+        return f"`{name}`" if mtbkd_jax._MODULE_OF_NAME.get(name) == module else f"`{module}.{name}`"
+
     rows = "".join(
-        f"| [`{module}`]({module}.md) | {_summary(module)} | {', '.join(f'`{name}`' for name in of)} |\n"
+        f"| [`{module}`]({module}.md) | {_summary(module)} | {', '.join(shown(module, name) for name in of)} |\n"
         for module, of in names.items()
     )
     return (
         "---\ntitle: Reference\n---\n\n# Reference\n\n"
-        "Names are imported from `mtbkd_jax` itself (`import mtbkd_jax as mt; mt.distil`); those of "
-        f"{', '.join(f'`{module}`' for module in (*_PACKAGES, *_MODULES))} from their module "
-        "(`from mtbkd_jax.runs import open_run`). The texts are the docstrings.\n\n"
+        "Names are imported from `mtbkd_jax` itself (`import mtbkd_jax as mt; mt.distil`); those that have a module "
+        "before them here from that (`from mtbkd_jax.runs import open_run`). The texts are the docstrings.\n\n"
         f"| module | | names |\n|---|---|---|\n{rows}"
     )
 
@@ -66,3 +76,10 @@ def on_files(files, *, config, **_):
     for module, of in names.items():
         files.append(File.generated(config, f"reference/{module}.md", content=_page(module, of)))
     return files
+
+
+def on_page_content(html: str, *, page, **_) -> None:
+    module = page.file.src_uri.removeprefix("reference/").removesuffix(".md")
+    for name in names_of_module().get(module, ()) if page.file.src_uri.startswith("reference/") else ():
+        if f'id="{path_of(module, name)}"' not in html:
+            raise PluginError(f"{page.file.src_uri} has nothing of {name}")

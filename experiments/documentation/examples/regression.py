@@ -22,7 +22,7 @@ for candidate in result.candidates:
     print(f"power {candidate.power}: held-out NLL {candidate.nll:.3f}")
 weights = jnp.exp(result.examples.components.log_weights)
 for side, rows in {"south": ~is_north[:, 0], "north": is_north[:, 0]}.items():
-    print(f"trust in the {side} in nobody, first, second agency:", np.round(weights[rows].mean(0), 2))
+    print(f"trust in the {side} in nobody, first, second agency:", *(f"{one:.2f}" for one in weights[rows].mean(0)))
 
 new = np.array([[-1.0], [0.0], [1.0]], np.float32)
 prediction = result.predict(new)
