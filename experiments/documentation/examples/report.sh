@@ -1,0 +1,1 @@
+mtbkd report runs/mine --data test.npz --out report.html

@@ -1,0 +1,1 @@
+mtbkd status runs/mine
