@@ -14,11 +14,10 @@ The candidates are searched one setting at a time, each from the best before it:
 
 Beside them stands a student that takes *mild* advice: a concentration of one, no centers, the scale that suits the
 labels alone, and no one power: an average over all of them and *no teacher*, weighted by pseudo-BMA+ (``stacking``), so
-that a power has little weight only where the labels speak against it. More is believed only where the labels can tell,
-by more than two standard errors of the difference: where the average does not beat *no teacher* by as much, half of the
-draws are those of *no teacher*, and what the five stages lead to is chosen only where it beats the average. Many
-candidates and few labels would otherwise favour a strong belief in teachers by luck alone; one power of many is a
-choice by a hair; and an average of two students is never as far off as the worse of them.
+that a power has little weight only where the labels speak against it. What the five stages lead to is chosen only where
+the labels can tell: it must beat the average by more than two standard errors of the difference. Many candidates and
+few labels would otherwise favour a strong belief in teachers by luck alone, and one power of many is a choice by a
+hair.
 
 Last come two temperatures together, of this choice and of *no teacher*, for which all else was scored at one: that of
 the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
@@ -455,8 +454,6 @@ def choose_settings(
             if _is_better(of_best, of_average, standard_errors=2):
                 powers = None
             else:
-                if not _is_better(of_average, of_plain, standard_errors=2):
-                    powers = powers.half_without_teachers()
                 best = (
                     plain if powers.values == (0.0,) else max(mild_scored, key=lambda one: powers.share_of(one.power))
                 )

@@ -78,15 +78,6 @@ class Powers(NamedTuple):
         """The share of a power; zero if it is not visited."""
         return dict(zip(self.values, self.shares, strict=True)).get(power, 0.0)
 
-    def half_without_teachers(self) -> "Powers":
-        """These powers for half of the draws, and *no teacher* for the other half.
-
-        >>> Powers((0.5, 0.0), (0.75, 0.25)).half_without_teachers()
-        Powers(values=(0.5, 0.0), shares=(0.375, 0.625))
-        """
-        heard = {value: share / 2 for value, share in zip(self.values, self.shares, strict=True) if value > 0}
-        return Powers((*heard, 0.0), (*heard.values(), 0.5 + self.share_of(0.0) / 2))
-
     def at(self, elapsed: Float[Array, ""], phase: Float[Array, ""] | float = 0.0) -> Float[Array, ""]:
         """The power at a point of the chain, from 0 at its first draw to 1 at its last; before that as at the first.
 
