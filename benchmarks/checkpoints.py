@@ -6,7 +6,6 @@ the default interval between two, is the share of a run that they cost. Writes m
 ``checkpoints.json`` beside this file, or to ``--output``; the runs are removed again.
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.memory import HIDDEN, fit_arguments, write_data
+from benchmarks.options import runs_parser
 from mtbkd_jax.cli import Fit
 from mtbkd_jax.run_log import read_log
 from mtbkd_jax.storage import write_json
@@ -26,10 +26,8 @@ NEVER = 1e9
 
 def main() -> None:
     """Measure in turns, print and write."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="folder for the run directories; new")
+    parser = runs_parser(str(__doc__), __file__)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     options.runs.mkdir(parents=True)
     write_data(options.runs)

@@ -6,7 +6,6 @@ while it samples and writes checkpoints, which it does after every chunk of draw
 of a run that nobody stopped. Writes ``kills.json`` beside this file, or to ``--output``; the runs stay in ``--runs``.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.options import runs_parser
 from mtbkd_jax.draws import open_draws
 from mtbkd_jax.storage import write_json
 from mtbkd_jax.unfinished import standing_of
@@ -31,10 +31,8 @@ EARLY_SHARE = 0.25
 
 def main() -> None:
     """Kill and resume every sampler's run, print and write what came of it."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="folder for the run directories; new")
+    parser = runs_parser(str(__doc__), __file__)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     options.runs.mkdir(parents=True)
     data = write_data(options.runs)

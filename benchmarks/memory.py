@@ -5,7 +5,6 @@
 Writes the peak resident memory of each process to ``memory.json`` beside this file, or to ``--output``.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.options import runs_parser
 from mtbkd_jax.storage import write_json
 
 NUM_DRAWS = (100, 10_000)
@@ -33,10 +33,8 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="folder for the run directories; new")
+    parser = runs_parser(str(__doc__), __file__)
     parser.add_argument("--draws", nargs="+", default=["float32", "moments"], help="what is kept of a draw")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     options.runs.mkdir(parents=True)
     results: dict[str, dict[str, Any]] = {}

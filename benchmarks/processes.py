@@ -8,7 +8,6 @@ one for each. More processes than cores take turns, which is no loss of theirs: 
 Writes ``processes.json`` beside this file, or to ``--output``; the runs stay in ``--runs``.
 """
 
-import argparse
 import os
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.options import runs_parser
 from mtbkd_jax.draws import open_draws
 from mtbkd_jax.run_log import read_log
 from mtbkd_jax.storage import write_json
@@ -32,14 +32,12 @@ NUM_EARLY = 100
 
 def main() -> None:
     """Run, compare, print and write."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="folder for the run directories; new")
+    parser = runs_parser(str(__doc__), __file__)
     parser.add_argument("--examples", type=int, default=2_000)
     parser.add_argument("--features", type=int, default=256)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--draws", type=int, default=2_000)
     parser.add_argument("--thinning", type=int, default=10)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     options.runs.mkdir(parents=True)
     write_data(options.runs, options.examples, options.features)

@@ -32,7 +32,7 @@ from mtbkd_jax.students import Student, check_student
 from mtbkd_jax.types import Params
 from mtbkd_jax.weighting import WeightingRule
 
-WHERE = "distil_multilabel"
+_WHERE = "distil_multilabel"
 
 
 class Questions(NamedTuple):
@@ -108,12 +108,12 @@ def distil_multilabel(
     """
     questions = ask(inputs, labels, teacher_logits, groups)
     input_shape, num_labels = np.shape(inputs)[1:], np.shape(labels)[1]
-    check_student(student, input_shape, num_labels, WHERE)
+    check_student(student, input_shape, num_labels, _WHERE)
     distillation = distil(
         questions.inputs,
         questions.labels,
         questions.teacher_logits,
-        answer_of(student, input_shape, num_labels),
+        answer_of(student, input_shape),
         seed=seed,
         weighting=weighting,
         groups=questions.groups,
@@ -136,16 +136,16 @@ def ask(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike, groups:
     [[ 0.   0.3]
      [ 0.  -2. ]]
     """
-    checked_inputs = check_finite(inputs, WHERE, "inputs")
+    checked_inputs = check_finite(inputs, _WHERE, "inputs")
     answers = _check_answers(labels)
     num_examples, num_labels = answers.shape
-    check_same_number("rows", num_examples, len(checked_inputs), "as the inputs have", WHERE, "labels")
+    check_same_number("rows", num_examples, len(checked_inputs), "as the inputs have", _WHERE, "labels")
     logits = _check_teachers(teacher_logits, answers.shape)
     flat = checked_inputs.reshape(num_examples, -1)
     places = np.tile(np.eye(num_labels, dtype=np.float32), (num_examples, 1))
     of_yes = np.moveaxis(logits, 2, 1).reshape(num_examples * num_labels, -1)
     names = np.arange(num_examples) if groups is None else np.asarray(groups)
-    check_same_number("rows", len(names), num_examples, "as the inputs have", WHERE, "groups")
+    check_same_number("rows", len(names), num_examples, "as the inputs have", _WHERE, "groups")
     return Questions(
         np.concatenate([np.repeat(flat, num_labels, axis=0), places], axis=1),
         answers.reshape(-1),
@@ -154,13 +154,13 @@ def ask(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike, groups:
     )
 
 
-def answer_of(student: Student, input_shape: Sequence[int], num_labels: int) -> Student:
+def answer_of(student: Student, input_shape: Sequence[int]) -> Student:
     """The student of ``Questions``: of its logits the one that is asked for, as a class of two."""
     size = math.prod(input_shape)
 
     def apply(params: Params, rows: Float[Array, "rows features"]) -> Float[Array, "rows 2"]:
         logits = student.apply(params, rows[:, :size].reshape(-1, *input_shape))
-        return _of_no_and_yes(jnp.sum(logits * rows[:, size : size + num_labels], axis=-1))
+        return _of_no_and_yes(jnp.sum(logits * rows[:, size:], axis=-1))
 
     return Student(student.init, apply)
 
@@ -212,28 +212,32 @@ def _check_answers(labels: ArrayLike) -> Int[np.ndarray, "examples labels"]:
     array = np.asarray(labels)
     if array.ndim != 2 or 0 in array.shape:
         action = "Give a column for each label; for one class of many take `distil`."
-        raise InputError(WHERE, "labels", f"an array of shape {array.shape}", "[examples, labels]", action)
+        raise InputError(_WHERE, "labels", f"an array of shape {array.shape}", "[examples, labels]", action)
     if not np.issubdtype(array.dtype, np.integer):
         action = "Code yes as 1, no as 0 and unknown as -1, and convert by `.astype(int)`."
-        raise InputError(WHERE, "labels", f"elements of type {array.dtype}", "integers", action)
+        raise InputError(_WHERE, "labels", f"elements of type {array.dtype}", "integers", action)
     if (outside := np.argwhere((array < -1) | (array > 1))).size:
         row, column = outside[0]
         found = f"{array[row, column]} in row {row}, column {column}"
-        raise InputError(WHERE, "labels", found, "1, 0, or -1 where nobody knows", "Give a column for each label.")
+        raise InputError(_WHERE, "labels", found, "1, 0, or -1 where nobody knows", "Give a column for each label.")
     return array.astype(np.int32)
 
 
 def _check_teachers(teacher_logits: ArrayLike, shape: tuple[int, int]) -> Float[np.ndarray, "examples teachers labels"]:
-    logits = check_finite(teacher_logits, WHERE, "teacher_logits")
+    logits = check_finite(teacher_logits, _WHERE, "teacher_logits")
     num_examples, num_labels = shape
     if logits.ndim != 3 or logits.shape[1] == 0 or (logits.shape[0], logits.shape[2]) != shape:
         expected = f"({num_examples}, teachers, {num_labels}) with one teacher or more"
         action = "Stack the teachers along axis 1, rows and columns in the order of the labels."
-        raise InputError(WHERE, "teacher_logits", f"shape {logits.shape}", expected, action)
+        raise InputError(_WHERE, "teacher_logits", f"shape {logits.shape}", expected, action)
     for teacher in range(logits.shape[1]):
         if ((of := logits[:, teacher]) >= 0).all() and (of <= 1).all():
             action = "Give log(p / (1 - p)) of each."
             raise InputError(
-                WHERE, f"teacher_logits of teacher {teacher}", "numbers from 0 to 1, as probabilities", "logits", action
+                _WHERE,
+                f"teacher_logits of teacher {teacher}",
+                "numbers from 0 to 1, as probabilities",
+                "logits",
+                action,
             )
     return logits

@@ -7,8 +7,6 @@ lie. It maps a part of the file at a time, so that the pages of the others do no
 
 import math
 import os
-import struct
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +17,13 @@ from jaxtyping import Int
 
 from mtbkd_jax.checks import check_finite
 from mtbkd_jax.errors import CorruptDataError, InputError
-from mtbkd_jax.storage import COPY_AGAIN, translated_errors
+from mtbkd_jax.npz_files import LONGEST_HEADER, open_npz, read_header
+from mtbkd_jax.storage import COPY_AGAIN, translated_damage, translated_errors
 
 ROWS_AT_A_TIME = 4096
 """Rows of a block that is checked; teachers' directories are stored in such blocks as well."""
 
 _BYTES_MAPPED = 1 << 23
-_ZIP_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-_MOST_HEADER_BYTES = 10_000
 
 
 @runtime_checkable
@@ -123,60 +120,31 @@ def open_rows(path: str | Path, field: str | None = None) -> FileRows:
       InputError: if there is no such file or field, the field is compressed, or it holds no plain numbers in C order.
       CorruptDataError: if the headers do not agree with each other, or with the size of the file.
     """
-    where = str(path)
+    where, name = str(path), "array" if field is None else field
+    start, end = 0, None
+    if field is not None:
+        with open_npz(path) as archive:
+            start, end = archive.place_of(field)
     with translated_errors(path), open(path, "rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        name = "array" if field is None else field
-        if field is not None:
-            start, end = _member(file, end, where, field)
-            file.seek(start)
-        dtype, shape = _header(file, where, name)
-        offset, size = file.tell(), dtype.itemsize * math.prod(shape)
-        if offset + size != end:
-            found = f"{end - offset} bytes for an array of {dtype} and shape {shape}"
-            raise CorruptDataError(where, name, found, f"{size} bytes", COPY_AGAIN)
+        file.seek(start)
+        dtype, shape, header_bytes = _header(file.read(LONGEST_HEADER), where, name)
+        offset, size = start + header_bytes, dtype.itemsize * math.prod(shape)
+        found = (os.fstat(file.fileno()).st_size if end is None else end) - offset
+    if found != size:
+        described = f"{found} bytes for an array of {dtype} and shape {shape}"
+        raise CorruptDataError(where, name, described, f"{size} bytes", COPY_AGAIN)
     return FileRows(Path(path), offset, dtype, shape)
 
 
-def _member(file: Any, size_of_file: int, where: str, field: str) -> tuple[int, int]:
-    """Where a member of an NPZ archive begins and ends."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            infos = [info for info in archive.infolist() if info.filename == f"{field}.npy"]
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise CorruptDataError(where, "archive", f"damage ({error})", "a whole NPZ archive", COPY_AGAIN) from error
-    if len(infos) != 1:
-        found = f"the fields {', '.join(names) or '(none)'}"
-        raise InputError(where, field, found, "a field of that name, once", "Save it, or say how it is called.")
-    info = infos[0]
-    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        action = "Save the file by `numpy.savez`, and not by `savez_compressed`, so that it can be read by rows."
-        raise InputError(where, field, "a compressed field", "one that is not", action)
-    file.seek(info.header_offset)
-    header = file.read(_ZIP_LOCAL_HEADER.size)
-    if len(header) == _ZIP_LOCAL_HEADER.size and header[:4] == b"PK\x03\x04":
-        fields = _ZIP_LOCAL_HEADER.unpack(header)
-        start = info.header_offset + _ZIP_LOCAL_HEADER.size + fields[-2] + fields[-1]
-        if info.compress_size == info.file_size and start + info.file_size <= size_of_file:
-            return start, start + info.file_size
-    expected = "a member that lies in the file as its directory says"
-    raise CorruptDataError(where, field, "headers that contradict each other", expected, COPY_AGAIN)
-
-
-def _header(file: Any, where: str, field: str) -> tuple[np.dtype, tuple[int, ...]]:
-    """Type and shape of a ``.npy`` array, whose rows begin where the file stands then."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, is_fortran, dtype = read(file, max_header_size=_MOST_HEADER_BYTES)
-    except (ValueError, KeyError) as error:
-        raise CorruptDataError(where, field, f"no header of a .npy file ({error})", "one", COPY_AGAIN) from error
+def _header(start: bytes, where: str, field: str) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Type, shape and length of the header of an array that can be read by rows, by the first bytes of it."""
+    with translated_damage(where, field, "the header of a .npy file"):
+        shape, is_fortran, dtype, header_bytes = read_header(start)
     if dtype.hasobject or dtype.kind not in "fiub" or is_fortran or not shape or min(shape) < 0:
         found = f"{dtype} of shape {shape}{' in Fortran order' if is_fortran else ''}"
         action = "Save `numpy.ascontiguousarray(array)`, of numbers."
         raise InputError(where, field, found, "an array of numbers in C order, with a row for each example", action)
-    return dtype, shape
+    return dtype, shape, header_bytes
 
 
 def blocks(rows: Rows) -> Iterator[tuple[int, np.ndarray]]:

@@ -45,7 +45,7 @@ def test_the_density_is_that_of_bernoullis_and_mixtures_of_betas():
     log_weights = jnp.broadcast_to(jnp.log(jnp.asarray(weights, jnp.float32)), (24, 3))
     components = dirichlet_components(probs, log_weights, settings.concentration)
     examples = Examples(jnp.asarray(questions.inputs), jnp.asarray(questions.labels), components)
-    density = distillation_likelihood(answer_of(STUDENT, (3,), 2), settings)
+    density = distillation_likelihood(answer_of(STUDENT, (3,)), settings)
     found = density(params, full_batch(None, examples))
 
     logits = np.asarray(STUDENT.apply(params, jnp.asarray(inputs)), np.float64)
@@ -86,7 +86,7 @@ def test_images_are_asked_about_as_images():
     student = mlp(num_features=6, hidden=(4,), num_classes=2)
     questions = ask(pictures, np.zeros((5, 2), int), np.full((5, 1, 2), -3.0))
     params = student.init(jax.random.key(0))
-    asked = answer_of(student, (2, 3), 2).apply(params, jnp.asarray(questions.inputs))
+    asked = answer_of(student, (2, 3)).apply(params, jnp.asarray(questions.inputs))
     np.testing.assert_allclose(asked[:, 1].reshape(5, 2), student.apply(params, jnp.asarray(pictures)), rtol=1e-5)
 
 

@@ -47,7 +47,7 @@ def run_fold(proteins: Proteins, fold: int, num_labelled: int, config: Distillat
     """Every method on one fold."""
     num_features = proteins.inputs.shape[1]
     network = mlp(num_features=num_features, hidden=(HIDDEN,), num_classes=NUM_COMPARTMENTS)
-    student = answer_of(network, (num_features,), NUM_COMPARTMENTS)
+    student = answer_of(network, (num_features,))
     task = task_of(proteins, fold, num_labelled)
     return compare(jax.random.key(fold), task, student, seed=fold, losses=usual_losses(config), config=config).rows
 
