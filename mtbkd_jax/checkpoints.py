@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from mtbkd_jax.chains import own_chains, rows_of_own_chains
 from mtbkd_jax.errors import InputError, MTBKDError
 from mtbkd_jax.processes import from_each, from_first, is_first, wait_for_all
+from mtbkd_jax.storage import translated_errors
 
 
 @runtime_checkable
@@ -57,6 +58,9 @@ class ChainCheckpoints:
     Args:
       path: the directory; it is made where there is none.
       seconds_between: least time from one checkpoint to the next; they are taken between chunks of draws.
+
+    Raises:
+      StorageError: by this and by every method that writes or waits, if the disk refuses, such as when it is full.
     """
 
     def __init__(self, path: str | Path, *, seconds_between: float = 30.0):
@@ -64,14 +68,15 @@ class ChainCheckpoints:
         self._seconds_between = seconds_between
         self._last_save = time.monotonic()
         self._is_stopping = self._is_last = False
-        self._path.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=_NUM_KEPT,
             cleanup_tmp_directories=True,
             create=False,
             multiprocessing_options=_in_step(range(jax.process_count()), "all"),
         )
-        self._manager = ocp.CheckpointManager(self._path, options=options)
+        with translated_errors(self._path):
+            self._path.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self._path, options=options)
 
     def __enter__(self) -> "ChainCheckpoints":
         """Itself."""
@@ -81,7 +86,8 @@ class ChainCheckpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait for what is being written."""
-        self._manager.close()
+        with translated_errors(self._path):
+            self._manager.close()
 
     def stop(self) -> None:
         """Ask for one checkpoint more, and for ``PreemptedError`` once it is on the disk; may be called by a signal."""
@@ -105,14 +111,13 @@ class ChainCheckpoints:
           PreemptedError: if ``stop`` was called; the checkpoint is on the disk.
         """
         description = {"plan": dict(plan), "sha256": _digests(content)}
-        self._manager.save(
-            number,
-            args=ocp.args.Composite(content=ocp.args.StandardSave(content), description=ocp.args.JsonSave(description)),
-            force=True,
-        )
+        args = ocp.args.Composite(content=ocp.args.StandardSave(content), description=ocp.args.JsonSave(description))
+        with translated_errors(self._path):  # also what the background has met since the last call
+            self._manager.save(number, args=args, force=True)
+            if self._is_last:
+                self._manager.wait_until_finished()
         self._last_save = time.monotonic()
         if self._is_last:
-            self._manager.wait_until_finished()
             raise PreemptedError(f"stopped as asked, with a checkpoint after {number} chunks of draws in {self._path}")
 
     def latest(self, plan: Mapping[str, int], template: Any) -> tuple[int, Any] | None:

@@ -134,6 +134,39 @@ def test_a_damaged_checkpoint_is_moved_aside_for_the_one_before_and_it_is_said(t
     assert f"checkpoint {last} is damaged" in caplog.text
 
 
+# A file size limit stands for a full disk: the operating system refuses the write in the same place.
+FULL_DISK = """
+import resource, sys
+import jax
+from mtbkd_jax.checkpoints import ChainCheckpoints
+from mtbkd_jax.errors import StorageError
+content = {"positions": jax.random.normal(jax.random.key(0), (2, 9999))}
+with ChainCheckpoints(sys.argv[1]) as checkpoints:
+    checkpoints.save(1, {"thinning": 3}, content)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+try:
+    with ChainCheckpoints(sys.argv[1]) as checkpoints:
+        checkpoints.save(2, {"thinning": 3}, content)
+except StorageError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+with ChainCheckpoints(sys.argv[1]) as checkpoints:
+    number, found = checkpoints.latest({"thinning": 3}, content)
+    print(number, bool((found["positions"] == content["positions"]).all()))
+"""
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_the_checkpoint_before(tmp_path):
+    program = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    message, found = subprocess.run(
+        program, check=True, capture_output=True, text=True, env=environment
+    ).stdout.splitlines()
+    assert "Free some space or choose another disk" in message
+    assert str(tmp_path) in message
+    assert found == "1 True"
+
+
 def test_a_checkpoint_of_a_run_of_another_length_is_refused(tmp_path):
     new_store(tmp_path / "draws")
     with pytest.raises(Killed):

@@ -117,6 +117,25 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(files, uninterrupted, how, ca
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize(
+    ("most_bytes", "full"), [(2_000, "learned"), (8_000, "draws/positions/")], ids=["before", "among the draws"]
+)
+def test_a_run_that_filled_its_disk_says_so_and_goes_on_to_the_bit(files, uninterrupted, most_bytes, full, tmp_path):
+    # A file size limit stands for a full disk: the operating system refuses the write in the same place.
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most_bytes}, {most_bytes}))"
+    code = f"{limit}; from mtbkd_jax.cli import main; main()"
+    arguments = fit_arguments(files, tmp_path / "run", "--checkpoint-seconds", "0")
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    *_, message = done.stderr.strip().splitlines()
+    assert message.startswith("mtbkd: ")
+    assert "Free some space or choose another disk, then go on with --resume" in message
+    assert str(tmp_path / "run" / full) in message
+    main([*arguments, "--resume"])
+    for resumed, whole in zip(draws_of(tmp_path / "run"), uninterrupted, strict=True):
+        np.testing.assert_array_equal(resumed, whole)
+
+
 def test_a_run_that_was_stopped_while_it_drew_its_figures_is_finished(files, uninterrupted, monkeypatch):
     run = files / "figures"
 
