@@ -220,7 +220,7 @@ def distil_classically(
         is_taught = (kept == labels).reshape(-1, *[1] * (targets.ndim - 1))
         return lessons.examples._replace(labels=kept, components=jnp.where(is_taught, targets, 0.0))
 
-    def build(settings: PosteriorSettings, examples: Examples) -> Problem:
+    def build(_: Key, settings: PosteriorSettings, examples: Examples) -> Problem:
         terms = (categorical_log_likelihood, loss.term(settings.power, config.softening))
         posterior = log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
         starts = jax.tree.map(lambda leaf: leaf[None], student.init(start_key))
@@ -246,7 +246,7 @@ def distil_classically(
     (strength, _), temperature = best_of([(strength, scale) for strength in strengths])
     examples = examples_with(labels)
     objective = Objective(
-        build(PosteriorSettings(strength, 1.0, np.inf, scale), examples).log_density, examples, draw_batch
+        build(fit_key, PosteriorSettings(strength, 1.0, np.inf, scale), examples).log_density, examples, draw_batch
     )
     params = climb(fit_key, objective, student.init(start_key), num_steps=config.sampling.num_mode_steps)
     return ClassicalStudent(params, strength, scale, temperature, objective)

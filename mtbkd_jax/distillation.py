@@ -351,11 +351,11 @@ def _choose(
         settings = PosteriorSettings(*dataclasses.astuple(given))
         plain = no_teacher(settings.wide_scale, settings.temperature, settings.prediction_temperature)
         return Choice(settings, plain, ())
-    fold_key, lesson_key, start_key, chain_key = jax.random.split(key, 4)
+    fold_key, lesson_key, chain_key = jax.random.split(key, 3)
     fold_of_example = deal_folds(fold_key, np.asarray(lessons.examples.labels), config.num_folds, groups)
     folds = held_out_folds(lesson_key, lessons, prepare, fold_of_example)
 
-    def build(settings: PosteriorSettings, fold_lessons: Lessons) -> Problem:
+    def build(key: Key, settings: PosteriorSettings, fold_lessons: Lessons) -> Problem:
         # Around centers the posterior is that of whichever component has the evidence, mostly a teacher's and not the
         # pool's, so all are tried. Their scales are equal, and the density at the mode tells them apart well enough.
         centers = fold_lessons.centers.params
@@ -363,7 +363,7 @@ def _choose(
         starts = tree_where(
             has_centers,
             centers,
-            jax.tree.map(lambda leaf, of: jnp.broadcast_to(leaf, of.shape), student.init(start_key), centers),
+            jax.tree.map(lambda leaf, of: jnp.broadcast_to(leaf, of.shape), student.init(key), centers),
         )
         num_starts = jnp.where(has_centers, jax.tree.leaves(centers)[0].shape[0], 1)
         posterior = distillation_posterior(

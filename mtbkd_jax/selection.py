@@ -21,9 +21,10 @@ hair.
 
 Last come two temperatures together, of this choice and of *no teacher*, for which all else was scored at one: that of
 the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
-of themselves. A chain that has just left its mode shows little of either, so these candidates' chains are longer. They
-go by what the draws cover: of the pairs that the log score does not speak against by more than one
-standard error, the one whose credible intervals hold the held-out labels most nearly as often as they should.
+of themselves. A chain that has just left its mode shows little of either, so these candidates' chains are longer, and a
+student of many modes gets several. They go by what the draws cover: of the pairs that the log score does not speak
+against by more than one standard error, the one whose credible intervals hold the held-out labels most nearly as often
+as they should.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -122,6 +123,8 @@ class Budget(NamedTuple):
       num_steps: SGHMC steps predicted from.
       thinning: steps between two predictions.
       temperature_thinning: the same where temperatures are chosen; burn-in and chain are longer in proportion.
+      num_temperature_chains: chains a candidate where temperatures are chosen, each from a start of its own. A small
+        student has many modes, and how far these lie apart is part of what the draws of several chains cover.
     """
 
     num_mode_steps: int = 300
@@ -129,6 +132,7 @@ class Budget(NamedTuple):
     num_steps: int = 800
     thinning: int = 40
     temperature_thinning: int = 200
+    num_temperature_chains: int = 1
 
 
 class Fold(NamedTuple):
@@ -173,7 +177,7 @@ class HeldOutScores(NamedTuple):
 
     Attributes:
       log_scores: log predictive probability of each label, ``[candidates, temperatures, labelled]``, nats.
-      covered: share of a chain's draws whose deviance of the label lies in the credible interval, for each of
+      covered: share of the draws whose deviance of the label lies in the credible interval, for each of
         ``COVERAGE_LEVELS``, ``[candidates, temperatures, levels, labelled]``; its mean over labels is the coverage.
     """
 
@@ -202,33 +206,38 @@ def cross_validation(
     student: Student,
     folds: Sequence[Fold],
     *,
-    build: Callable[[PosteriorSettings, Any], Problem],
+    build: Callable[[Key, PosteriorSettings, Any], Problem],
     draw_batch: DrawBatch,
     budget: Budget,
 ) -> Score:
-    """Score every label by a chain that has not seen it.
+    """Score every label by chains that have not seen it.
 
     Args:
-      key: of the chains; every candidate gets the same one, so that their differences are less noisy than their levels.
+      key: of the chains; every candidate gets the same ones, so that differences are less noisy than levels.
       student: the network.
       folds: as they were prepared.
-      build: ``(settings, fold.data) -> Problem``; traced.
+      build: ``(key, settings, fold.data) -> Problem``, the key for where a chain starts; traced.
       draw_batch: draws minibatches from the problem's examples.
       budget: length of the chains.
 
     Returns:
-      The function that scores candidates. As many candidates in a later call as in an earlier one run the program that
-      was compiled for those.
+      The function that scores candidates. As many candidates and chains in a later call as in an earlier one run the
+      program that was compiled for those.
     """
 
-    def score_fold(settings: PosteriorSettings, shared: tuple[Fold, Key, Array, Array]):
-        fold, key, prediction_temperatures, thinning = shared
-        problem = build(settings, fold.data)
-        chain = _short_chain(key, student, problem, settings, fold.inputs, draw_batch, budget, thinning)
+    def score_fold(settings: PosteriorSettings, shared: tuple[Fold, Array, Array, Array]):
+        fold, chain_keys, prediction_temperatures, thinning = shared
+
+        def predict(key: Key) -> Float[Array, "draws labelled classes"]:
+            start_key, chain_key = jax.random.split(key)
+            problem = build(start_key, settings, fold.data)
+            return _short_chain(chain_key, student, problem, settings, fold.inputs, draw_batch, budget, thinning)
+
+        draws = jnp.concatenate(jax.lax.map(predict, chain_keys))
         is_held_out = fold.labels >= 0
 
         def score_at(temperature: Float[Array, ""]):
-            log_probs = jax.nn.log_softmax(chain / temperature)
+            log_probs = jax.nn.log_softmax(draws / temperature)
             label_log_probs = jnp.take_along_axis(log_probs, jnp.maximum(fold.labels, 0)[None, :, None], axis=2)[..., 0]
             log_scores = jax.nn.logsumexp(label_log_probs, axis=0) - jnp.log(log_probs.shape[0])
             covered = jnp.stack([label_coverage(log_probs, fold.labels, level=level) for level in COVERAGE_LEVELS])
@@ -239,7 +248,7 @@ def cross_validation(
     num_labelled = folds[0].labels.shape[0]
 
     @jax.jit
-    def score_fold_of_all(candidates: PosteriorSettings, shared: tuple[Fold, Key, Array, Array]):
+    def score_fold_of_all(candidates: PosteriorSettings, shared: tuple[Fold, Array, Array, Array]):
         return over_chains(score_fold, chain_mesh(candidates.power.shape[0]))(candidates, shared)
 
     def score(
@@ -249,10 +258,12 @@ def cross_validation(
         candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
         shape = candidates.power.shape[0], len(prediction_temperatures)
         thinning = jnp.array(budget.temperature_thinning if in_earnest else budget.thinning)
+        num_chains = budget.num_temperature_chains if in_earnest else 1
         log_scores = np.zeros((*shape, num_labelled), np.float32)
         covered = np.zeros((*shape, len(COVERAGE_LEVELS), num_labelled), np.float32)
         for index, fold in enumerate(folds):
-            shared = fold, jax.random.fold_in(key, index), jnp.array(prediction_temperatures, jnp.float32), thinning
+            chain_keys = jax.random.split(jax.random.fold_in(key, index), num_chains)
+            shared = fold, chain_keys, jnp.array(prediction_temperatures, jnp.float32), thinning
             parts = score_fold_of_all(candidates, copy_to_all(shared, mesh))
             log_scores += np.asarray(parts[0])
             covered += np.asarray(parts[1])
