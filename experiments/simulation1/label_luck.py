@@ -1,9 +1,9 @@
 """How much of what a draw gains and covers is luck of its labels?
 
-Run as ``python -m experiments.simulation1.label_luck`` once ``results.json`` is there. Where the few labels happen to be
-those that the true probabilities expect, a confident student scores well on them, held out or not, and nothing but
-knowledge of how noisy labels are could tell. The luck of a draw is the NLL of the true probabilities on its labels: the
-lower, the luckier. Writes ``label_luck.md`` beside the results, or to ``--out``.
+Run as ``python -m experiments.simulation1.label_luck`` once ``results.json`` is there. Where the few labels happen to
+be those that the true probabilities expect, a confident student scores well on them, held out or not, and nothing but
+knowledge of how noisy labels are could tell. The luck of a draw is the NLL of the true probabilities on its labels:
+the lower, the luckier. Writes ``label_luck.md`` beside the results, or to ``--out``.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from mtbkd_jax.storage import check_new_file, read_json
 
 FOLDER = Path(__file__).parent
 HEADER = (
-    "| labels | NLL of the truth on them | its correlation with the loss to no teacher | with the coverage at .85 |"
+    "| labels | NLL of the truth on them | its correlation with NLL beyond no teacher | with coverage at .85 |"
 )
 
 
