@@ -40,6 +40,7 @@ from mtbkd_jax.examples import Examples, labelled_first, minibatch_for, noise_be
 from mtbkd_jax.folds import are_enough, deal_folds
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
 from mtbkd_jax.posterior_sampling import SampledPosterior, check_labels_to_stack_by, sample_posterior
+from mtbkd_jax.prediction import Prediction, flatten_chains, predict
 from mtbkd_jax.rows import Rows, check_finite_rows
 from mtbkd_jax.sampling import Progress
 from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validation
@@ -69,6 +70,25 @@ class Distillation(NamedTuple):
     order: Int[np.ndarray, " examples"]
     choice: Choice
     posterior: SampledPosterior
+
+    def predict(self, inputs: Float[Array | np.ndarray, "inputs ..."], *, level: float = 0.95) -> Prediction:
+        """Predict from all draws, each weighed as its chain is, at the temperature that was chosen for predictions.
+
+        Args:
+          inputs: ``[inputs, ...]``, standardised as the taught ones are.
+          level: of the credible interval.
+
+        Raises:
+          InputError: if the inputs are not finite, or not of the shape of the taught ones.
+        """
+        inputs = check_finite(inputs, "predict", "inputs")
+        if inputs.shape[1:] != (shape := self.lessons.examples.inputs.shape[1:]):
+            action = "Give the same features in the same order."
+            raise InputError("predict", "inputs", f"examples of shape {inputs.shape[1:]}", f"{shape}", action)
+        positions = self.posterior.run.positions
+        draws = flatten_chains(positions.positions() if isinstance(positions, DrawStore) else positions)
+        weights, temperature = self.posterior.draw_weights, self.choice.settings.prediction_temperature
+        return predict(self.student, draws, inputs, jnp.asarray(weights), temperature=temperature, level=level)
 
 
 class Learned(NamedTuple):

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from mtbkd_jax import distillation
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.distillation import distil, learn
+from mtbkd_jax.draws import create_draws
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import labelled_first
 from mtbkd_jax.folds import deal_folds
@@ -306,6 +307,27 @@ def test_a_sample_is_learned_from_and_the_other_rows_are_streamed(arrays, monkey
     np.testing.assert_array_equal(result.lessons.examples.stands_for, np.repeat([1.0, 2.0], [NUM_LABELLED, 20]))
     again = distilled(inputs, labels, logits, config=STREAMED)
     jax.tree.map(np.testing.assert_array_equal, again.posterior.run.positions, result.posterior.run.positions)
+
+
+@pytest.mark.parametrize("is_stored", [False, True], ids=["in memory", "on the disk"])
+def test_a_distillation_predicts_by_its_weighed_draws(arrays, is_stored, tmp_path):
+    sampling = SamplingConfig(num_chains=2, num_mode_steps=50, num_burn_in=20, num_draws=10, thinning=2)
+    config = replace(GIVEN, settings=replace(GIVEN.settings, prediction_temperature=1.4), sampling=sampling)
+    template = STUDENT.init(jax.random.key(0))
+    sink = create_draws(tmp_path / "draws", template, num_chains=2, num_draws=10) if is_stored else None
+    result = distil(*arrays, STUDENT, seed=0, config=config, sink=sink)
+    inputs = arrays[0][:7]
+    prediction = result.predict(inputs)
+    draws = result.posterior.run.positions
+    by_draw = jax.vmap(lambda params: jax.nn.softmax(STUDENT.apply(params, jnp.asarray(inputs)) / 1.4))(
+        flatten_chains(draws.positions() if is_stored else draws)
+    )
+    expected = np.einsum("s,sec->ec", result.posterior.draw_weights, by_draw)
+    np.testing.assert_allclose(prediction.probs, expected, atol=1e-6)
+    with pytest.raises(InputError, match="inputs: found examples of shape"):
+        result.predict(inputs[:, :1])
+    with pytest.raises(InputError, match="NaN in row 3"):
+        result.predict(np.where(np.arange(7)[:, None] == 3, np.nan, inputs))
 
 
 def test_where_all_rows_fit_nothing_is_streamed(arrays):

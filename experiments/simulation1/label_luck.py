@@ -19,9 +19,7 @@ from experiments.study import study_parser
 from mtbkd_jax.storage import check_new_file, read_json
 
 FOLDER = Path(__file__).parent
-HEADER = (
-    "| labels | NLL of the truth on them | its correlation with NLL beyond no teacher | with coverage at .85 |"
-)
+HEADER = "| labels | NLL of the truth on them | its correlation with NLL beyond no teacher | with coverage at .85 |"
 
 
 def main() -> None:
