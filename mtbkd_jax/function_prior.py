@@ -82,8 +82,8 @@ def responsibilities(
 ) -> Float[Array, "examples components"]:
     """r_i^g ∝ w_i^g Dir(q_i; 1 + λ p_i^g): how far each component explains the student's prediction; rows sum to one.
 
-    The gradient of the log prior is λ Σ_g r_i^g (p_i^g − q_i) at τ = 1, so a teacher pulls on the student in proportion
-    to its r.
+    The gradient of the log prior is power · λ Σ_g r_i^g (p_i^g − q_i) at τ = 1, so a teacher pulls on the student in
+    proportion to its r.
     """
     return jax.nn.softmax(_component_log_densities(logits / temperature, components), axis=-1)
 

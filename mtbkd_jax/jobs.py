@@ -570,6 +570,7 @@ def _responsibilities(
 
 def _print_choice(console: Console, result: Distillation) -> None:
     settings = result.choice.settings
+    how = "Chosen on the labels" if result.choice.curve else "As given"
     temperatures = (
         f"a temperature of {settings.temperature:g} for the posterior and of {settings.prediction_temperature:g} for "
         "predictions"
@@ -587,11 +588,11 @@ def _print_choice(console: Console, result: Distillation) -> None:
             else f"a scale of {settings.center_scale:.3g} around the centers"
         )
         console.print(
-            f"Chosen on the labels: {power}, concentration {settings.concentration:g}, {around}, "
+            f"{how}: {power}, concentration {settings.concentration:g}, {around}, "
             f"a wide scale of {settings.wide_scale:g}, {temperatures}."
         )
     else:
-        console.print(f"Chosen on the labels: no teacher, with a scale of {settings.wide_scale:g}, {temperatures}.")
+        console.print(f"{how}: no teacher, with a scale of {settings.wide_scale:g}, {temperatures}.")
     if (failed := result.posterior.run.failed_at >= 0).any():
         console.print(
             f"{failed.sum()} of {failed.size} chains were stopped and left out: their density was not finite."
