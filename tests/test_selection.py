@@ -285,55 +285,48 @@ def test_cross_validation_scores_each_label_from_the_other_folds(num_steps):
         np.testing.assert_allclose(log_odds[1], log_odds[0] / 2, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_starts", [1, 2])
-def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to(num_starts):
-    # Two narrow components; the labels agree with the second one's center, and a chain never crosses.
-    student = mlp(num_features=1, hidden=(), num_classes=2)
-    inputs = jnp.linspace(-2, 2, NUM_LABELLED)[:, None]
-    labels = (inputs[:, 0] > 0).astype(jnp.int32)
-    is_held_out = jnp.arange(NUM_LABELLED) % 3 == 0
-    fold = Fold(Examples(inputs, jnp.where(is_held_out, -1, labels)), inputs, jnp.where(is_held_out, labels, -1))
-    zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, student.init(jax.random.key(0))))
+SIDES = mlp(num_features=1, hidden=(), num_classes=2)
+SIDED_INPUTS = jnp.linspace(-2, 2, NUM_LABELLED)[:, None]
+SIDED_LABELS = (SIDED_INPUTS[:, 0] > 0).astype(jnp.int32)
+NARROW = PosteriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0, 1.0, 1.0)))
+
+
+def between_two_sides(settings, examples, starting_side, num_starts):
+    """A prior of two narrow components, the second of which agrees with the labels; a chain never crosses."""
+    zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, SIDES.init(jax.random.key(0))))
     slope = zero.at[-2:].set(jnp.array([-3.0, 3.0]))
     centers = jnp.stack([-slope, slope])
+    prior = weight_space_prior(WeightMixture(centers, jnp.full(2, settings.center_scale), jnp.log(jnp.full(2, 0.5))))
+    posterior = log_posterior(SIDES, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
+    starts = jax.vmap(unravel)(jnp.roll(centers, -starting_side, axis=0))
+    return Problem(posterior, starts, num_starts, lambda _: examples, 1)
+
+
+@pytest.mark.parametrize("num_starts", [1, 2])
+def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to(num_starts):
+    is_held_out = jnp.arange(NUM_LABELLED) % 3 == 0
+    examples = Examples(SIDED_INPUTS, jnp.where(is_held_out, -1, SIDED_LABELS))
+    fold = Fold(examples, SIDED_INPUTS, jnp.where(is_held_out, SIDED_LABELS, -1))
 
     def build(_, settings, examples):
-        prior = weight_space_prior(
-            WeightMixture(centers, jnp.full(2, settings.center_scale), jnp.log(jnp.full(2, 0.5)))
-        )
-        posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
-        return Problem(posterior, jax.vmap(unravel)(centers), num_starts, lambda _: examples, 1)
+        return between_two_sides(settings, examples, 0, num_starts)
 
-    candidate = PosteriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0, 1.0, 1.0)))
     budget = Budget(num_mode_steps=100, num_burn_in=20, num_steps=40, thinning=10)
-    score = cross_validation(jax.random.key(1), student, [fold], build=build, draw_batch=full_batch, budget=budget)
-    agrees = score(candidate, (1.0,), in_earnest=False).log_scores[0, 0, np.asarray(is_held_out)] > np.log(0.5)
+    score = cross_validation(jax.random.key(1), SIDES, [fold], build=build, draw_batch=full_batch, budget=budget)
+    agrees = score(NARROW, (1.0,), in_earnest=False).log_scores[0, 0, np.asarray(is_held_out)] > np.log(0.5)
     assert agrees.all() if num_starts == 2 else not agrees.any()
 
 
 def test_chains_from_starts_of_their_own_are_averaged_where_temperatures_are_chosen():
-    # Each chain starts on one side or the other of a prior of two narrow components, and never crosses.
-    student = mlp(num_features=1, hidden=(), num_classes=2)
-    inputs = jnp.linspace(-2, 2, NUM_LABELLED)[:, None]
-    labels = (inputs[:, 0] > 0).astype(jnp.int32)
-    fold = Fold(Examples(inputs, jnp.full(NUM_LABELLED, -1)), inputs, labels)
-    zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, student.init(jax.random.key(0))))
-    slope = zero.at[-2:].set(jnp.array([-3.0, 3.0]))
-    centers = jnp.stack([-slope, slope])
+    fold = Fold(Examples(SIDED_INPUTS, jnp.full(NUM_LABELLED, -1)), SIDED_INPUTS, SIDED_LABELS)
 
     def build(key, settings, examples):
-        prior = weight_space_prior(
-            WeightMixture(centers, jnp.full(2, settings.center_scale), jnp.log(jnp.full(2, 0.5)))
-        )
-        posterior = log_posterior(student, per_example=(categorical_log_likelihood,), per_parameters=(prior,))
-        side = jax.random.bernoulli(key).astype(jnp.int32)
-        return Problem(posterior, jax.vmap(unravel)(centers[side][None]), 1, lambda _: examples, 1)
+        return between_two_sides(settings, examples, jax.random.bernoulli(key).astype(jnp.int32), 1)
 
-    candidate = PosteriorSettings(*(np.full(1, value) for value in (0.0, 1.0, 0.05, 1.0, 1.0, 1.0)))
     budget = Budget(100, 20, 40, thinning=10, temperature_thinning=10, num_temperature_chains=8)
-    score = cross_validation(jax.random.key(1), student, [fold], build=build, draw_batch=full_batch, budget=budget)
-    one, several = (np.exp(score(candidate, (1.0,), in_earnest=is_long).log_scores[0, 0]) for is_long in (False, True))
-    right = np.asarray(jax.nn.sigmoid(6 * jnp.abs(inputs[:, 0])))
+    score = cross_validation(jax.random.key(1), SIDES, [fold], build=build, draw_batch=full_batch, budget=budget)
+    one, several = (np.exp(score(NARROW, (1.0,), in_earnest=is_long).log_scores[0, 0]) for is_long in (False, True))
+    right = np.asarray(jax.nn.sigmoid(6 * jnp.abs(SIDED_INPUTS[:, 0])))
     share = ((several - (1 - right)) / (2 * right - 1)).mean()  # of the chains that are on the right side
     np.testing.assert_allclose(several, share * right + (1 - share) * (1 - right), atol=0.03)
     assert 0.1 < share < 0.9
