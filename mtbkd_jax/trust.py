@@ -119,8 +119,8 @@ class LearnedTrust:
         place = FourierMap(*(fitted[f"place.{name}"] for name in FourierMap._fields))
         speech = Projection(*(fitted[f"speech.{name}"] for name in Projection._fields))
         fits = Fits(*(fitted[name] for name in Fits._fields))
-        of_speech = speech.features(_speech(teacher_probs), is_asked)
-        features = jnp.concatenate([place.features(inputs), of_speech], axis=1)
+        parts = [place.features(inputs), speech.features(_speech(teacher_probs), is_asked)]
+        features = jnp.concatenate(parts, axis=1)
         params = {"intercepts": fits.intercepts[:, None], "slopes": fits.slopes[:, None]}
         only_fit = jnp.zeros(features.shape[0], jnp.int32)
         have_say = None if is_asked is None else asked_components(is_asked)
@@ -309,7 +309,7 @@ class _Standard(NamedTuple):
         """Of the values that are known; where a column has none, its mean is zero."""
         flat = values.reshape(values.shape[0], -1)
         if is_known is None:
-            mean, spread = flat.mean(0, keepdims=True), flat.std(0, keepdims=True)
+            spread, mean = flat.std(0, keepdims=True), flat.mean(0, keepdims=True)
         else:
             known = is_known.reshape(flat.shape)
             count = jnp.maximum(known.sum(0, keepdims=True), 1)
