@@ -64,7 +64,7 @@ class TorchPosterior:
         self.params = _tensors(params)
         examples = of.examples
         self.inputs, self.labels = _tensor(examples.inputs), _tensor(examples.labels).long()
-        self.pseudo_counts, self.log_offsets = (_tensor(values) for values in examples.components)
+        self.pseudo_counts, self.log_offsets = (_tensor(values) for values in examples.components[:2])
         self.num_examples = len(self.labels)
         self.centers = [_tensors(center) for center in of.centers]
 

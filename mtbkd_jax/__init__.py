@@ -153,6 +153,11 @@ _NAMES_OF_MODULE = {
         "mlp",
         "num_parameters",
     ),
+    "tails": (
+        "Bucketed",
+        "Dropped",
+        "Renormalised",
+    ),
     "teachers": (
         "align_teachers",
         "open_teacher_outputs",

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 from mtbkd_jax.approximations import Objective, climb
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.configuration import DistillationConfig
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, minibatch_for
 from mtbkd_jax.folds import deal_folds, held_out_labels
 from mtbkd_jax.lessons import Lessons
@@ -210,7 +211,14 @@ def distil_classically(
       config: gives the softening, the number of folds, the batch size and the steps to the mode.
       loss: how the student hears the teachers; classical distillation with equal weights if not given.
       strengths: candidates of λ; zero alone is the student without distillation.
+
+    Raises:
+      InputError: if a teacher was not asked about some examples.
     """
+    if lessons.is_asked is not None:
+        found = f"{int((~lessons.is_asked).any(axis=1).sum())} examples that a teacher was not asked about"
+        expected, action = "the outputs of every teacher for every example", "Leave these examples or teachers out."
+        raise InputError("distil_classically", "lessons", found, expected, action)
     loss = loss or pooled_loss(uniform_weighting())
     fold_key, target_key, start_key, score_key, fit_key = jax.random.split(key, 5)
     inputs, labels = lessons.examples.inputs, lessons.examples.labels

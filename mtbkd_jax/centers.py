@@ -6,8 +6,9 @@ Center k maximises Σ_i Σ_c t_ic^k log q_ic(θ) + log Normal(θ; 0, s²) with t
 
 Teacher k teaches alone where nobody is trusted more, and the pool where teacher k is trusted little: the evidence may
 give all weight to one center, and what a teacher does not know must not be lost with the others. The pool is the
-trust-weighted mean of all components, the flat one included. All start from one initialisation, which keeps them in one
-basin of the student's permutation symmetries.
+trust-weighted mean of all components, the flat one included. A teacher that was not asked about an example has no
+weight there, so that the pool of the others teaches its center. All start from one initialisation, which keeps them in
+one basin of the student's permutation symmetries.
 """
 
 from functools import partial
@@ -48,6 +49,7 @@ def choose_center_scale(
     inputs: Array,
     teacher_probs: Float[Array, "examples teachers classes"],
     stands_for: Float[Array, " examples"] | None = None,
+    is_asked: Bool[Array, "examples teachers"] | None = None,
 ) -> Scalar:
     """Choose the scale s that holds the distillation back, from ``CENTER_SCALES``.
 
@@ -61,10 +63,16 @@ def choose_center_scale(
       inputs: ``[examples, ...]``.
       teacher_probs: softened probabilities.
       stands_for: as in ``Examples``.
+      is_asked: whether each teacher was asked about each example; None where all were about all.
     """
     init_key, split_key, fit_key = jax.random.split(key, 3)
     start = student.init(init_key)
-    targets = teacher_probs.mean(1)
+    if is_asked is None:
+        targets = teacher_probs.mean(1)
+    else:
+        # An example that nobody was asked about has no target: its cross-entropy is zero.
+        num_asked = jnp.maximum(is_asked.sum(1, keepdims=True), 1)
+        targets = jnp.where(is_asked[..., None], teacher_probs, 0.0).sum(1) / num_asked
     is_kept = jax.random.permutation(split_key, inputs.shape[0]) >= inputs.shape[0] // 5
 
     def held_out_loss(scale):

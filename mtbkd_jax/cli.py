@@ -284,6 +284,12 @@ class ImportTeacher:
     """In the order of the outputs; by default what the file says, or else the names of the columns."""
     softening: float | None = None
     """The temperature that the logits were divided by already, if any."""
+    top_classes: str | None = None
+    """The column of the classes ``[N, k]``, counted from 0, that the outputs are about, where the teacher gave its most
+    probable ones alone: the outputs are then one column of log probabilities ``[N, k]``, and -1 is no class. What
+    becomes of the others is said to ``fit``, by ``--tail``."""
+    num_classes: int | None = None
+    """How many classes there are, with ``top_classes`` and no names of the classes."""
 
     def __call__(self) -> None:
         """Import."""
@@ -298,6 +304,8 @@ class ImportTeacher:
             kind=self.kind,
             class_names=self.class_names or None,
             softening=self.softening,
+            top_classes=self.top_classes,
+            num_classes=self.num_classes,
         )
         print(f"Wrote {outputs.where}: {outputs.num_examples} examples, {outputs.num_classes} classes")
 

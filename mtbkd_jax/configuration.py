@@ -6,6 +6,8 @@ from typing import Literal, get_args
 from mtbkd_jax.checks import check_not_negative, check_one_of, check_positive, check_whole
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.selection import MOMENTUM_DECAY, STEP_FRACTION, Budget, GivenSettings
+from mtbkd_jax.tails import Tail
+from mtbkd_jax.unsaid import MissingTeachers
 
 SamplerName = Literal["sghmc", "sgld", "hmc", "nuts"]
 ScheduleName = Literal["constant", "polynomial", "cyclical"]
@@ -76,6 +78,11 @@ class DistillationConfig:
       rows_in_memory: how many rows of the data fit in memory, those with a label included; None holds all of them.
         Where there are more, all rows with a label and a random sample of the others are learned from, and chains see
         windows on the others that change as they go (``windows``).
+      missing_teachers: what becomes of a teacher that was not asked about an example: it is refused, or masked, which
+        gives its weight there to the others, and to nobody where there are none.
+      tail: what becomes of the classes of which a teacher gave no probability, since it gave its most probable ones
+        alone: they are dropped, the known ones are renormalised, or the others are one bucket (``tails``). None where
+        teachers gave all classes; there is no default for those that did not.
     """
 
     softening: float = 1.0
@@ -85,6 +92,8 @@ class DistillationConfig:
     budget: Budget = field(default_factory=Budget)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     rows_in_memory: int | None = None
+    missing_teachers: MissingTeachers = "refuse"
+    tail: Tail | None = None
 
 
 def check_configuration(config: DistillationConfig) -> None:
@@ -95,6 +104,9 @@ def check_configuration(config: DistillationConfig) -> None:
     """
     check_positive(softening=config.softening)
     check_whole("configuration", 2, num_folds=config.num_folds)
+    check_one_of(get_args(MissingTeachers), "configuration", "missing_teachers", config.missing_teachers)
+    if config.tail is not None:
+        check_one_of(get_args(Tail), "configuration", "tail", config.tail)
     if not 0 <= config.defensive_weight < 1:
         action = "Give an infinite center_scale to leave the centers out."
         expected = "from 0 to less than 1"

@@ -24,6 +24,7 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.npz_files import read_npz
 from mtbkd_jax.rows import Rows, blocks, open_rows
 from mtbkd_jax.storage import translated_errors
+from mtbkd_jax.unsaid import MissingTeachers
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,22 @@ class IdIndex:
         self._order = np.argsort(ids)
         self._sorted = ids[self._order]
 
-    def rows(self, ids: np.ndarray, where: str) -> np.ndarray:
-        """Return the rows of ids that all have to be there."""
+    def rows(self, ids: np.ndarray, where: str, missing: MissingTeachers = "refuse") -> Int[np.ndarray, " ids"]:
+        """Return the rows of ids that all have to be there, or with ``mask`` one of them or more; -1 for the others."""
         places = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
-        if missing := ids[self._sorted[places] != ids].tolist():
-            found = f"no outputs for {len(missing)} of {len(ids)} examples: {some(missing)}"
-            action = "Add them, or leave these examples out; ids must be spelled alike on both sides."
+        is_there = self._sorted[places] == ids
+        if not is_there.all() and (missing == "refuse" or not is_there.any()):
+            absent = ids[~is_there].tolist()
+            found = f"no outputs for {len(absent)} of {len(ids)} examples: {some(absent)}"
+            if missing == "mask":
+                action = "Leave this teacher out, or spell the ids alike on both sides."
+                raise InputError(where, "ids", found, "outputs for one example of the data or more", action)
+            action = (
+                "Add them, or leave these examples out, or mask the teacher there (`--missing-teachers mask`); "
+                "ids must be spelled alike on both sides."
+            )
             raise InputError(where, "ids", found, "outputs for every example of the data", action)
-        return self._order[places]
+        return np.where(is_there, self._order[places], -1)
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -50,6 +50,7 @@ from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_rows, tree_where
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
+from mtbkd_jax.unsaid import check_heard, check_heard_rows, heard
 from mtbkd_jax.weighting import FittedRule, WeightingRule, check_weighs_new_rows, entropy_weighting
 from mtbkd_jax.windows import UnlabelledRows, sample_of_rows
 
@@ -143,13 +144,16 @@ def distil(
       inputs: ``[examples, ...]``, standardised; where ``config.rows_in_memory`` says that not all fit in memory,
         ``Rows`` that are read when they are needed will do, such as those of ``open_rows``.
       labels: ``[examples]``, 0 to classes - 1, and -1 where there is none.
-      teacher_logits: ``[examples, teachers, classes]``, or ``Rows`` like the inputs.
+      teacher_logits: ``[examples, teachers, classes]``, or ``Rows`` like the inputs; NaN for all classes where a
+        teacher was not asked about an example, which ``config.missing_teachers`` has to allow. Of a teacher that gave
+        its most probable classes alone, their log probabilities, and NaN for the others: ``config.tail`` has to say
+        what becomes of them.
       student: the network, as ``mlp``, ``cnn``, ``from_linen`` or ``from_nnx`` make it.
       seed: the result depends on it, on the other arguments, and on nothing else.
       teacher_softening: the temperature that each teacher's logits were divided by already, ``[teachers]``;
         None means none was.
       weighting: how teachers are weighed; None learns trust where there are labels enough, and weighs by
-        entropy otherwise.
+        entropy otherwise. Where a teacher was not asked, the rule is told so.
       given_centers: parameters of the student's own architecture that stand for those distilled from teacher g, by g;
         the order of their hidden units does not matter, since the components are sampled apart.
       groups: the group of each example, ``[examples]``, text or integers, where some resemble each other (the same
@@ -221,18 +225,22 @@ def learn(
         sample_key, key = jax.random.split(key)
         seen = _sampled(sample_key, inputs, labels, teacher_logits, config, is_new=store is None or store.is_empty)
     else:
-        seen = _all_rows(inputs, labels, teacher_logits)
+        seen = _all_rows(inputs, labels, teacher_logits, config)
     order, row_labels, stands_for = seen.order, seen.labels, seen.stands_for
     num_teachers, num_classes = seen.logits.shape[1:]
     check_student(student, seen.inputs.shape[1:], num_classes, "distil")
     _check_given_centers(given_centers or {}, student, num_teachers)
     softening = _checked_softening(teacher_softening, num_teachers)
     rows = jnp.asarray(seen.inputs)
-    teacher_probs = softened_probs(jnp.asarray(seen.logits), config.softening, softening)
-    if store is not None and (known := store.read(jax.eval_shape(student.init, key))) is not None:
+    said = heard(seen.logits, config.tail)
+    teacher_probs = softened_probs(jnp.asarray(said.logits), config.softening, softening)
+    is_asked, known = jax.tree.map(jnp.asarray, (said.is_asked, said.known))
+    if store is not None and (learned := store.read(jax.eval_shape(student.init, key))) is not None:
         examples = Examples(rows, jnp.asarray(row_labels, jnp.int32), stands_for=stands_for)
-        lessons = Lessons(examples, teacher_probs, known.log_weights, known.centers, known.fitted_rule)
-        return lessons, order, known.choice
+        lessons = Lessons(
+            examples, teacher_probs, learned.log_weights, learned.centers, learned.fitted_rule, is_asked, known
+        )
+        return lessons, order, learned.choice
     num_labelled = int((row_labels >= 0).sum())
     group_of_row = None if groups is None else _checked_groups(groups, np.size(labels))[order]
     _check_labels_suffice(row_labels, group_of_row, config)
@@ -240,7 +248,7 @@ def learn(
     rule = weighting or _default_weighting(num_labelled, config.num_folds)
 
     scale_key, lesson_key, choice_key = jax.random.split(key, 3)
-    center_scale = choose_center_scale(scale_key, student, rows, teacher_probs, stands_for)
+    center_scale = choose_center_scale(scale_key, student, rows, teacher_probs, stands_for, is_asked)
     prepare = partial(
         prepare_lessons,
         student=student,
@@ -250,6 +258,8 @@ def learn(
         center_scale=center_scale,
         given_centers=given_centers,
         stands_for=stands_for,
+        is_asked=is_asked,
+        known=known,
     )
     lessons = prepare(lesson_key, row_labels, np.ones(row_labels.shape, bool))
     choice = _choose(choice_key, student, lessons, prepare, group_of_row, config)
@@ -286,12 +296,18 @@ def unlabelled_rows(
     logits = _as_rows(teacher_logits)
     softening = _checked_softening(teacher_softening, logits.shape[1])
     return UnlabelledRows(
-        _as_rows(inputs), logits, np.flatnonzero(known < 0), config.softening, softening, check_weighs_new_rows(rule)
+        _as_rows(inputs),
+        logits,
+        np.flatnonzero(known < 0),
+        config.softening,
+        softening,
+        check_weighs_new_rows(rule),
+        config.tail,
     )
 
 
 class _Seen(NamedTuple):
-    """What learning sees: all rows, or a sample of them; those with a label first."""
+    """What learning sees: all rows, or a sample of them; those with a label first. Logits may have rows of NaN."""
 
     order: Int[np.ndarray, " seen"]
     inputs: Float[np.ndarray, "seen ..."]
@@ -300,8 +316,8 @@ class _Seen(NamedTuple):
     stands_for: Float[Array, " seen"] | None
 
 
-def _all_rows(inputs: Any, labels: ArrayLike, teacher_logits: Any) -> _Seen:
-    checked_inputs, checked_labels, logits = _checked(inputs, labels, teacher_logits)
+def _all_rows(inputs: Any, labels: ArrayLike, teacher_logits: Any, config: DistillationConfig) -> _Seen:
+    checked_inputs, checked_labels, logits = _checked(inputs, labels, teacher_logits, config)
     order = labelled_first(checked_labels)
     return _Seen(order, checked_inputs[order], checked_labels[order], logits[order], None)
 
@@ -321,8 +337,8 @@ def _sampled(
     noise_beyond_sample(len(order) - num_sampled, num_sampled, num_unlabelled, config.sampling.batch_size)
     if is_new:
         check_finite_rows(all_inputs, "distil", "inputs")
-        check_finite_rows(all_logits, "distil", "teacher_logits")
-    logits = check_finite(all_logits[order], "distil", "teacher_logits")
+        check_heard_rows(all_logits, config.missing_teachers, config.tail, "distil")
+    logits = check_heard(all_logits[order], config.missing_teachers, config.tail, "distil")
     _refuse_probabilities(logits)
     counts = np.where(known[order] < 0, num_unlabelled / num_sampled, 1.0)
     sampled_inputs = check_finite(all_inputs[order], "distil", "inputs")
@@ -411,12 +427,12 @@ def _default_weighting(num_labelled: int, num_folds: int) -> WeightingRule:
     return learned_trust(num_folds=num_folds) if are_enough(num_labelled, num_folds) else entropy_weighting()
 
 
-def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike):
+def _checked(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike, config: DistillationConfig):
     inputs = check_finite(inputs, "distil", "inputs")
     check_num_examples(len(inputs), "distil", "inputs")
-    teacher_logits = check_finite(teacher_logits, "distil", "teacher_logits")
-    _check_shapes(inputs, teacher_logits)
-    return inputs, _checked_labels(labels, len(inputs), teacher_logits.shape[2]), teacher_logits
+    _check_shapes(inputs, np.asarray(teacher_logits))
+    checked_logits = check_heard(teacher_logits, config.missing_teachers, config.tail, "distil")
+    return inputs, _checked_labels(labels, len(inputs), checked_logits.shape[2]), checked_logits
 
 
 def _check_shapes(inputs: Rows, teacher_logits: Rows) -> None:
@@ -466,7 +482,8 @@ def _checked_softening(softening: ArrayLike | None, num_teachers: int) -> Float[
 def _refuse_probabilities(teacher_logits: Any) -> None:
     logits = check_numbers(teacher_logits, "distil", "teacher_logits")
     for teacher in range(logits.shape[1] if logits.ndim == 3 else 0):
-        if looks_like_probabilities(logits[:, teacher]):
+        said = logits[:, teacher]
+        if looks_like_probabilities(said[~np.isnan(said).all(axis=1)]):
             found = f"rows of teacher {teacher} that are non-negative and sum to one, as probabilities do"
             action = (
                 "Take their logarithm; of what really are logits, subtract the largest of each row: it says nothing."

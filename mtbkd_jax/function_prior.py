@@ -6,7 +6,8 @@ The teacher-informed mixture prior (the paper, equations 7 and 8), in log space:
     log Dir(q; 1 + λp) = log Γ(λ + C) − Σ_c log Γ(1 + λ p_c) + λ Σ_c p_c log q_c
 
 Component 0 is flat, Dir(1): the weight that it gets says "nobody knows". Everything that does not depend on θ is
-computed once, in ``dirichlet_components``; a step costs one contraction and one logsumexp.
+computed once, in ``dirichlet_components``; a step costs one contraction and one logsumexp. Densities around teachers
+that gave the probabilities of some classes only are in ``tails``.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.examples import Examples
+from mtbkd_jax.tails import KnownClasses, SetCounts, with_flat
 
 
 class DirichletComponents(NamedTuple):
@@ -27,16 +29,20 @@ class DirichletComponents(NamedTuple):
     Attributes:
       pseudo_counts: ``[examples, components, classes]``, λ p_i^g; zero for the flat component.
       log_offsets: ``[examples, components]``, log w_i^g plus the log normaliser of the Dirichlet, nats.
+      sets: pseudo-labels of sets of classes, where teachers gave the probabilities of some classes only; None where
+        there are none.
     """
 
     pseudo_counts: Float[Array, "examples components classes"]
     log_offsets: Float[Array, "examples components"]
+    sets: SetCounts | None = None
 
 
 def dirichlet_components(
     teacher_probs: Float[Array, "examples teachers classes"],
     log_weights: Float[Array, "examples components"],
     concentration: float | Float[Array, ""],
+    known: KnownClasses | None = None,
 ) -> DirichletComponents:
     """Precompute what the prior needs of the teachers.
 
@@ -44,11 +50,15 @@ def dirichlet_components(
       teacher_probs: p_i^g, softened already.
       log_weights: log w_i^g; column 0 belongs to the flat component and is -inf where there is none.
       concentration: λ, the strength of one teacher in pseudo-labels an example; positive.
+      known: of which classes teachers gave the probability, and what becomes of the others; None where they gave all.
 
     Raises:
       InputError: if ``concentration`` is not positive.
     """
     check_positive(concentration=concentration)
+    if known is not None:
+        of_classes, normalisers, sets = with_flat(known.components(teacher_probs, concentration))
+        return DirichletComponents(of_classes, log_weights + normalisers, sets)
     num_classes = teacher_probs.shape[-1]
     flat = jnp.zeros_like(teacher_probs[:, :1])
     pseudo_counts = jnp.concatenate([flat, concentration * teacher_probs], axis=1)
@@ -90,4 +100,5 @@ def responsibilities(
 
 def _component_log_densities(logits: Array, components: DirichletComponents) -> Array:
     log_probs = jax.nn.log_softmax(logits)
-    return components.log_offsets + jnp.einsum("egc,ec->eg", components.pseudo_counts, log_probs)
+    log_densities = components.log_offsets + jnp.einsum("egc,ec->eg", components.pseudo_counts, log_probs)
+    return log_densities if components.sets is None else log_densities + components.sets.log_density(log_probs)

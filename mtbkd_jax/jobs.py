@@ -94,7 +94,13 @@ def fit(config: "Fit") -> None:
         # Where the rows are shared out, all of them are looked at by the first process alone.
         if isinstance(teacher, TeacherOutputs) and (is_first() or not streams):
             teacher.verify()
-    aligned = align_teachers(teachers, ids=dataset.ids, class_names=dataset.class_names, by_rows=streams)
+    aligned = align_teachers(
+        teachers,
+        ids=dataset.ids,
+        class_names=dataset.class_names,
+        by_rows=streams,
+        missing=config.distillation.missing_teachers,
+    )
     num_classes = aligned.logits.shape[2]
     labels = check_labels(dataset.labels, num_classes, str(config.data))
     class_names = aligned.class_names or tuple(map(str, range(num_classes)))

@@ -16,8 +16,16 @@ from mtbkd_jax.function_prior import dirichlet_components
 from mtbkd_jax.selection import Fold
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
+from mtbkd_jax.tails import KnownClasses
 from mtbkd_jax.types import Key, Params, Scalar
-from mtbkd_jax.weighting import FittedRule, WeightingRule, check_weighs_new_rows
+from mtbkd_jax.weighting import (
+    FittedRule,
+    WeightingRule,
+    among_asked,
+    check_heeds_missing,
+    check_weighs_new_rows,
+    flat_alone,
+)
 
 
 class Lessons(NamedTuple):
@@ -25,11 +33,13 @@ class Lessons(NamedTuple):
 
     Attributes:
       examples: inputs and labels, those with a label first.
-      teacher_probs: softened probabilities.
+      teacher_probs: softened probabilities; flat where a teacher was not asked.
       log_weights: of the flat component and of each teacher.
       centers: the student's parameters distilled from the pool and from each teacher.
       fitted_rule: what the weighting rule has found, where the examples are a sample of the data and it has to weigh
         other rows; None where they are all of them.
+      is_asked: whether each teacher was asked about each example; None where all were about all.
+      known: of which classes teachers gave the probability, and what becomes of the others; None where they gave all.
     """
 
     examples: Examples
@@ -37,11 +47,13 @@ class Lessons(NamedTuple):
     log_weights: Float[Array, "examples components"]
     centers: Centers
     fitted_rule: FittedRule | None = None
+    is_asked: Bool[Array, "examples teachers"] | None = None
+    known: KnownClasses | None = None
 
 
 def with_components(lessons: Lessons, settings: PosteriorSettings) -> Examples:
     """The examples with the components of the function-space prior, at the concentration of the settings."""
-    components = dirichlet_components(lessons.teacher_probs, lessons.log_weights, settings.concentration)
+    components = dirichlet_components(lessons.teacher_probs, lessons.log_weights, settings.concentration, lessons.known)
     return lessons.examples._replace(components=components)
 
 
@@ -72,6 +84,8 @@ def prepare_lessons(
     center_scale: float | Scalar,
     given_centers: Mapping[int, Params] | None = None,
     stands_for: Float[Array, " examples"] | None = None,
+    is_asked: Bool[Array, "examples teachers"] | None = None,
+    known: KnownClasses | None = None,
 ) -> Lessons:
     """Weigh the teachers and distil the centers.
 
@@ -81,42 +95,63 @@ def prepare_lessons(
       is_taught: False for examples that the teachers are silent about.
       student: the network.
       inputs: ``[examples, ...]``.
-      teacher_probs: softened probabilities.
+      teacher_probs: softened probabilities; flat where a teacher was not asked.
       rule: weighs the teachers.
       center_scale: holds the centers back, see ``distil_centers``.
       given_centers: parameters that stand for those distilled from teacher g, by g.
       stands_for: as in ``Examples``; with it the rule is a ``RuleForNewRows``.
+      is_asked: as in ``Lessons``. A teacher has no weight on an example that it was not asked about, and one that no
+        teacher was asked about is not taught.
+      known: as in ``Lessons``.
 
     Raises:
-      InputError: if the rule does not give a weight to the flat component and to each teacher, for each example.
+      InputError: if the rule does not give a weight to the flat component and to each teacher, for each example, or
+        cannot be told that a teacher was not asked.
     """
     weight_key, center_key = jax.random.split(key)
-    known = jnp.asarray(labels, jnp.int32)
-    log_weights, fitted_rule = _apply(rule, weight_key, teacher_probs, inputs, known, is_sample=stands_for is not None)
+    known_labels = jnp.asarray(labels, jnp.int32)
+    log_weights, fitted_rule = _apply(
+        rule, weight_key, teacher_probs, inputs, known_labels, is_asked, is_sample=stands_for is not None
+    )
     expected = teacher_probs.shape[0], 1 + teacher_probs.shape[1]
     if jnp.shape(log_weights) != expected:
         action = "Give -inf to the flat component, column 0, if the rule has none."
         raise InputError("weighting", "log_weights", f"shape {jnp.shape(log_weights)}", f"{expected}", action)
-    # All weight on the flat component: such an example adds nothing to the function-space prior.
-    flat_alone = jnp.where(jnp.arange(log_weights.shape[1]) == 0, 0.0, -jnp.inf)
-    log_weights = jnp.where(is_taught[:, None], log_weights, flat_alone[None])
+    plays_part = jnp.asarray(is_taught)
+    if is_asked is not None:
+        log_weights = among_asked(log_weights, is_asked)
+        plays_part &= is_asked.any(axis=1)
+    log_weights = jnp.where(is_taught[:, None], log_weights, flat_alone(log_weights.shape[1]))
     centers = distil_centers(
-        center_key, student, inputs, teacher_probs, log_weights, center_scale, jnp.asarray(is_taught), stands_for
+        center_key, student, inputs, teacher_probs, log_weights, center_scale, plays_part, stands_for
     )
     for teacher, given in (given_centers or {}).items():
         params = jax.tree.map(lambda leaf, own, row=1 + teacher: leaf.at[row].set(own), centers.params, given)
         centers = centers._replace(params=params)
-    examples = Examples(inputs, known, stands_for=stands_for)
-    return Lessons(examples, teacher_probs, log_weights, centers, fitted_rule)
+    examples = Examples(inputs, known_labels, stands_for=stands_for)
+    return Lessons(examples, teacher_probs, log_weights, centers, fitted_rule, is_asked, known)
 
 
 def _apply(
-    rule: WeightingRule, key: Key, teacher_probs: Array, inputs: Array, labels: Array, *, is_sample: bool
+    rule: WeightingRule,
+    key: Key,
+    teacher_probs: Array,
+    inputs: Array,
+    labels: Array,
+    is_asked: Array | None,
+    *,
+    is_sample: bool,
 ) -> tuple[Array, FittedRule | None]:
     """The weights, and of a sample what weighs the rows that are not in it."""
-    if not is_sample:
+    if is_sample:
+        of_new_rows = check_weighs_new_rows(rule)
+        if is_asked is None:
+            return of_new_rows.fit(key, teacher_probs, inputs, labels)
+        check_heeds_missing(rule)
+        return of_new_rows.fit(key, teacher_probs, inputs, labels, is_asked)
+    if is_asked is None:
         return rule(key, teacher_probs, inputs, labels), None
-    return check_weighs_new_rows(rule).fit(key, teacher_probs, inputs, labels)
+    return check_heeds_missing(rule)(key, teacher_probs, inputs, labels, is_asked), None
 
 
 def held_out_folds(

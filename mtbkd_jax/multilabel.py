@@ -23,13 +23,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from mtbkd_jax.checks import Names, check_finite, check_same_number
+from mtbkd_jax.checks import Names, check_finite, check_numbers, check_same_number
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.distillation import Distillation, distil
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.prediction import Prediction, flatten_chains, predict, predictive_log_probs
 from mtbkd_jax.students import Student, check_student
 from mtbkd_jax.types import Params
+from mtbkd_jax.unsaid import MissingTeachers
 from mtbkd_jax.weighting import WeightingRule
 
 _WHERE = "distil_multilabel"
@@ -95,7 +96,8 @@ def distil_multilabel(
     Args:
       inputs: ``[examples, ...]``, standardised.
       labels: ``[examples, labels]``, 1 where a label applies, 0 where it does not, and -1 where nobody knows.
-      teacher_logits: ``[examples, teachers, labels]``, log(p / (1 − p)) of the probability p that a label applies.
+      teacher_logits: ``[examples, teachers, labels]``, log(p / (1 − p)) of the probability p that a label applies; NaN
+        where a teacher was not asked that question, which ``config.missing_teachers`` has to allow.
       student: the network, with a logit for each label.
       seed: the result depends on it, on the other arguments, and on nothing else.
       weighting: how teachers are weighed, as in ``distil``, whose rows are here questions.
@@ -106,7 +108,7 @@ def distil_multilabel(
       InputError: if an array or an option is not what it should be, a teacher's logits look like probabilities, or
         settings are to be chosen and there are too few labels for it.
     """
-    questions = ask(inputs, labels, teacher_logits, groups)
+    questions = ask(inputs, labels, teacher_logits, groups, missing=config.missing_teachers)
     input_shape, num_labels = np.shape(inputs)[1:], np.shape(labels)[1]
     check_student(student, input_shape, num_labels, _WHERE)
     distillation = distil(
@@ -122,7 +124,14 @@ def distil_multilabel(
     return MultilabelDistillation(student, distillation)
 
 
-def ask(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike, groups: Names | None = None) -> Questions:
+def ask(
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    teacher_logits: ArrayLike,
+    groups: Names | None = None,
+    *,
+    missing: MissingTeachers = "refuse",
+) -> Questions:
     """Take the arguments of ``distil_multilabel`` apart into questions.
 
     Raises:
@@ -140,7 +149,7 @@ def ask(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike, groups:
     answers = _check_answers(labels)
     num_examples, num_labels = answers.shape
     check_same_number("rows", num_examples, len(checked_inputs), "as the inputs have", _WHERE, "labels")
-    logits = _check_teachers(teacher_logits, answers.shape)
+    logits = _check_teachers(teacher_logits, answers.shape, missing)
     flat = checked_inputs.reshape(num_examples, -1)
     places = np.tile(np.eye(num_labels, dtype=np.float32), (num_examples, 1))
     of_yes = np.moveaxis(logits, 2, 1).reshape(num_examples * num_labels, -1)
@@ -149,7 +158,7 @@ def ask(inputs: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike, groups:
     return Questions(
         np.concatenate([np.repeat(flat, num_labels, axis=0), places], axis=1),
         answers.reshape(-1),
-        np.stack([np.zeros_like(of_yes), of_yes], axis=-1),
+        np.stack([np.where(np.isnan(of_yes), of_yes, np.float32(0)), of_yes], axis=-1),
         np.repeat(names, num_labels),
     )
 
@@ -223,15 +232,19 @@ def _check_answers(labels: ArrayLike) -> Int[np.ndarray, "examples labels"]:
     return array.astype(np.int32)
 
 
-def _check_teachers(teacher_logits: ArrayLike, shape: tuple[int, int]) -> Float[np.ndarray, "examples teachers labels"]:
-    logits = check_finite(teacher_logits, _WHERE, "teacher_logits")
+def _check_teachers(
+    teacher_logits: ArrayLike, shape: tuple[int, int], missing: MissingTeachers
+) -> Float[np.ndarray, "examples teachers labels"]:
+    logits = check_numbers(teacher_logits, _WHERE, "teacher_logits")
+    is_asked = ~np.isnan(logits) if missing == "mask" else np.ones(logits.shape, bool)
+    check_finite(np.where(is_asked, logits, np.float32(0)), _WHERE, "teacher_logits")
     num_examples, num_labels = shape
     if logits.ndim != 3 or logits.shape[1] == 0 or (logits.shape[0], logits.shape[2]) != shape:
         expected = f"({num_examples}, teachers, {num_labels}) with one teacher or more"
         action = "Stack the teachers along axis 1, rows and columns in the order of the labels."
         raise InputError(_WHERE, "teacher_logits", f"shape {logits.shape}", expected, action)
     for teacher in range(logits.shape[1]):
-        if ((of := logits[:, teacher]) >= 0).all() and (of <= 1).all():
+        if ((of := logits[:, teacher][is_asked[:, teacher]]) >= 0).all() and (of <= 1).all() and of.size:
             action = "Give log(p / (1 - p)) of each."
             raise InputError(
                 _WHERE,

@@ -91,10 +91,12 @@ from mtbkd_jax.step_size import (
     largest_curvature_around,
 )
 from mtbkd_jax.students import Student
+from mtbkd_jax.tails import KnownClasses
 from mtbkd_jax.teachers import softened_probs
 from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows, tree_size
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
-from mtbkd_jax.weighting import FittedRule, pooled_probs
+from mtbkd_jax.unsaid import heard
+from mtbkd_jax.weighting import FittedRule, among_asked, pooled_probs
 from mtbkd_jax.windows import UnlabelledRows, Windows
 
 WORTH_SAMPLING = 1e-3
@@ -443,12 +445,17 @@ def _windows_on(
         logits: Array,
         fitted_rule: FittedRule,
         concentration: float | Float[Array, ""],
+        is_asked: Bool[Array, "rows teachers"] | None,
+        known: KnownClasses | None,
     ) -> WeightedExamples:
         """Rows of some blocks, labelled ones and others ``[blocks, rows, ...]``, one block after the other."""
         flat_inputs, flat_logits = (rows.reshape(-1, *rows.shape[2:]) for rows in (inputs, logits))
         probs = softened_probs(flat_logits, unlabelled.softening, unlabelled.teacher_softening)
-        log_weights = unlabelled.rule.weigh(fitted_rule, probs, flat_inputs)
-        components = dirichlet_components(probs, log_weights, concentration)
+        if is_asked is None:
+            log_weights = unlabelled.rule.weigh(fitted_rule, probs, flat_inputs)
+        else:
+            log_weights = among_asked(unlabelled.rule.weigh(fitted_rule, probs, flat_inputs, is_asked), is_asked)
+        components = dirichlet_components(probs, log_weights, concentration, known)
         examples = Examples(flat_inputs, jnp.full(flat_inputs.shape[0], -1, jnp.int32), components)
         window = WeightedExamples(examples, jnp.full(flat_inputs.shape[0], num_rows / size, jnp.float32))
         window = jax.tree.map(lambda leaf: leaf.reshape(inputs.shape[0], -1, *leaf.shape[1:]), window)
@@ -460,8 +467,11 @@ def _windows_on(
             lambda leaf: leaf.reshape(num_blocks, leaf.shape[0] // num_blocks, *leaf.shape[1:])[np.asarray(blocks)],
             labelled,
         )
-        inputs, logits = (rows.reshape(len(blocks), -1, *rows.shape[1:]) for rows in read)
-        return join(own_labelled, inputs, logits, lessons.fitted_rule or {}, float(prepared.settings.concentration))
+        said = heard(read[1], unlabelled.tail)
+        inputs, logits = (rows.reshape(len(blocks), -1, *rows.shape[1:]) for rows in (read[0], said.logits))
+        concentration = float(prepared.settings.concentration)
+        is_asked, known = jax.tree.map(jnp.asarray, (said.is_asked, said.known))
+        return join(own_labelled, inputs, logits, lessons.fitted_rule or {}, concentration, is_asked, known)
 
     steps_each = steps_of_epoch(num_labelled, size, sampling.batch_size, num_blocks)
     return Windows(num_rows, size, steps_each, key, unlabelled.read, build, num_blocks)
@@ -576,9 +586,11 @@ def _chain_predictions(
     @cache
     def advice() -> Advice:
         worth = float(settings.power * settings.concentration) * num_unlabelled / max(advised.size, 1)
-        pool = pooled_probs(lessons.teacher_probs[advised], lessons.log_weights[advised])
+        pool = np.asarray(pooled_probs(lessons.teacher_probs[advised], lessons.log_weights[advised]))
+        if lessons.is_asked is not None:  # where no teacher was asked, there is no advice
+            pool = np.where(np.asarray(lessons.is_asked)[advised].any(axis=1)[:, None], pool, np.float32(0))
         log_probs = by_draw(advised)
-        return Advice(worth * np.asarray(pool), scipy.special.logsumexp(log_probs, axis=1) - np.log(log_probs.shape[1]))
+        return Advice(worth * pool, scipy.special.logsumexp(log_probs, axis=1) - np.log(log_probs.shape[1]))
 
     num_labels = int((labels >= 0).sum())
     return ChainPredictions(labels[labelled], by_draw(labelled), num_labels, advice, float(settings.temperature))

@@ -24,6 +24,7 @@ from mtbkd_jax.data import IdIndex, row_ids
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.npz_files import open_npz, read_npz
 from mtbkd_jax.rows import MappedRows, Rows, open_rows
+from mtbkd_jax.unsaid import MissingTeachers, said_at
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,22 @@ class TeacherFile:
         return self.logits_at(self.places(ids))
 
     def logits_at(self, places: Int[np.ndarray, " examples"]) -> Float[np.ndarray, "examples 1 classes"]:
-        """Return the logits of the examples at some :meth:`places`."""
-        return self.values[places][:, None]
+        """Return the logits of the examples at some :meth:`places`; NaN where there are none."""
+        return said_at(places, lambda rows: self.values[rows], self.num_classes)[:, None]
 
-    def places(self, ids: np.ndarray) -> Int[np.ndarray, " examples"]:
+    def places(self, ids: np.ndarray, missing: MissingTeachers = "refuse") -> Int[np.ndarray, " examples"]:
         """Return where the logits of some examples are, in the order of their ids.
 
+        Args:
+          ids: of the examples.
+          missing: whether an id may be absent; its place is -1 then.
+
         Raises:
-          InputError: if an id is not in the file, or the file has no ids and these are not the numbers of its rows.
+          InputError: if an id is not in the file, or with ``mask`` none of them is; or the file has no ids and these
+            are not the numbers of its rows.
         """
         if self._index is not None:
-            return self._index.rows(ids, self.where)
+            return self._index.rows(ids, self.where, missing)
         num_rows = self.values.shape[0]
         if not np.array_equal(ids, row_ids(num_rows)):
             found = f"no ids, and {num_rows} rows for {len(ids)} examples that have ids: {some(ids.tolist())}"

@@ -7,11 +7,14 @@ many rows of each teacher are on the disk, and their digest, so that writing can
 
 The logits of an example stand for the probabilities ``softmax(logits)``; softening by a temperature τ (Hinton et al.
 2015) makes them ``softmax(logits / τ)``. Outputs are matched to the student's data by id, and never by position.
+
+Of a teacher that gave its most probable classes alone the log probabilities are stored, and NaN for the other classes
+(``unsaid``); the manifest says so, and its version is 2. Directories without such a teacher are of version 1.
 """
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,12 +51,14 @@ from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 from mtbkd_jax.rows import Rows
 from mtbkd_jax.teacher_files import TeacherFile, read_teacher_file
 from mtbkd_jax.types import Scalar
+from mtbkd_jax.unsaid import MissingTeachers, check_sparse, said_at
 
 _FORMAT = "mtbkd teacher outputs"
-_VERSION = 1
+_VERSION = 2
 _MANIFEST = "teachers.json"
 _UNFINISHED, _UNFINISHED_FORMAT = "unfinished.json", "mtbkd unfinished teacher outputs"
 _ROWS_AT_A_TIME = 4096
+_TOP_CLASSES = "log probabilities of the most probable classes"
 
 
 def softened_probs(
@@ -87,6 +92,7 @@ class TeacherOutputs:
       num_examples: how many examples there are.
       softening: for each teacher, the temperature that its logits were divided by already.
       sources: for each teacher, where its outputs came from, in words.
+      is_sparse: for each teacher, whether it gave its most probable classes alone, and NaN stands for the others.
       conditions: whatever else the outputs depend on, by name, in words.
     """
 
@@ -96,6 +102,7 @@ class TeacherOutputs:
         self.names: tuple[str, ...] = tuple(teacher["name"] for teacher in teachers)
         self.softening: tuple[float, ...] = tuple(teacher["softening"] for teacher in teachers)
         self.sources: tuple[str, ...] = tuple(teacher["source"] for teacher in teachers)
+        self.is_sparse: tuple[bool, ...] = tuple("gives" in teacher for teacher in teachers)
         self.conditions: dict[str, str] = manifest.get("conditions") or {}
         self.class_names = None if manifest["class_names"] is None else tuple(manifest["class_names"])
         self.num_classes: int = manifest["num_classes"]
@@ -117,25 +124,32 @@ class TeacherOutputs:
         """
         return self.logits_at(self.places(ids))
 
-    def places(self, ids: np.ndarray) -> Int[np.ndarray, " examples"]:
+    def places(self, ids: np.ndarray, missing: MissingTeachers = "refuse") -> Int[np.ndarray, " examples"]:
         """Where the logits of some examples are stored, in the order of their ids.
 
+        Args:
+          ids: of the examples.
+          missing: whether an id may be absent; its place is -1 then.
+
         Raises:
-          InputError: if an id is not there.
+          InputError: if an id is not there, or with ``mask`` none of them is.
         """
-        return self._index.rows(ids, self.where)
+        return self._index.rows(ids, self.where, missing)
 
     def logits_at(self, rows: Int[np.ndarray, " examples"]) -> Float[np.ndarray, "examples teachers classes"]:
-        """Read the logits of the examples at some :meth:`places`.
+        """Read the logits of the examples at some :meth:`places`; NaN where there are none.
 
         Raises:
           CorruptDataError: if what has to be read was truncated or altered.
         """
         logits = np.empty((len(rows), len(self.names), self.num_classes), np.float32)
         for teacher, stored in enumerate(self._stored_logits):
-            logits[:, teacher] = check_finite(
-                storage.read(stored, rows), self.where, f"logits of {self.names[teacher]}"
-            )
+
+            def read(places: Int[np.ndarray, " known"], teacher: int = teacher, stored: Any = stored) -> np.ndarray:
+                check = check_sparse if self.is_sparse[teacher] else check_finite
+                return check(storage.read(stored, places), self.where, f"logits of {self.names[teacher]}")
+
+            logits[:, teacher] = said_at(rows, read, self.num_classes)
         return logits
 
     def verify(self) -> None:
@@ -196,6 +210,7 @@ class TeacherOutputsWriter:
       softening: for each teacher by name, the temperature that its logits were divided by already; 1 if not given.
       sources: for each teacher by name, where its outputs came from, in words.
       conditions: whatever else the outputs depend on, by name, in words; the manifest has them too.
+      sparse: names of teachers that gave their most probable classes alone: log probabilities, and NaN for the others.
       resume: whether to go on with what is there; where nothing is, the directory is begun, and where it is finished no
         row is missing.
 
@@ -216,11 +231,12 @@ class TeacherOutputsWriter:
         softening: Mapping[str, float] | None = None,
         sources: Mapping[str, str] | None = None,
         conditions: Mapping[str, str] | None = None,
+        sparse: Collection[str] = (),
         resume: bool = False,
     ):
         where = str(path)
         self._path = Path(path)
-        self._plan = _Plan.checked(where, names, ids, class_names, softening, sources, conditions)
+        self._plan = _Plan.checked(where, names, ids, class_names, softening, sources, conditions, sparse)
         self._num_classes = None if self._plan.class_names is None else len(self._plan.class_names)
         self._rows = {name: _Rows(_logits_path(self._path, number)) for number, name in enumerate(self._plan.names)}
         self._lock = ExitStack()
@@ -261,7 +277,8 @@ class TeacherOutputsWriter:
         _check_known([name], self._plan.names, where, "teacher")
         start = self._rows[name].num_appended
         field = f"logits of {name} from row {start}"
-        values = as_logits(logits, kind, where, field)
+        is_sparse = name in self._plan.sparse
+        values = check_sparse(logits, where, field) if is_sparse else as_logits(logits, kind, where, field)
         self._check_order(name, check_ids(ids, where, f"ids of {name}"), slice(start, start + len(values)))
         if self._num_classes is None:
             self._num_classes = values.shape[1]
@@ -304,7 +321,7 @@ class TeacherOutputsWriter:
             for teacher, rows in zip(plan.to_json()["teachers"], self._rows.values(), strict=True)
         ]
         manifest = plan.to_json() | {"num_classes": self._num_classes, "teachers": teachers}
-        storage.write_manifest(self._path / _MANIFEST, manifest, format_name=_FORMAT, version=_VERSION)
+        storage.write_manifest(self._path / _MANIFEST, manifest, format_name=_FORMAT, version=plan.version)
         self._remove_own_files()
         self._lock.close()
         self._is_finished = True
@@ -331,7 +348,7 @@ class TeacherOutputsWriter:
     def _check_finished(self) -> None:
         """Make sure that a finished directory is the one that is asked for."""
         manifest = storage.read_manifest(self._path / _MANIFEST, format_name=_FORMAT, version=_VERSION)
-        teachers = [{key: of[key] for key in ("name", "softening", "source")} for of in manifest["teachers"]]
+        teachers = [{key: of[key] for key in of if key != "sha256"} for of in manifest["teachers"]]
         found, expected = manifest | {"teachers": teachers}, self._plan.to_json()
         check_same(str(self._path / _MANIFEST), {field: found.get(field) for field in expected}, expected)
         for rows in self._rows.values():
@@ -367,7 +384,8 @@ class TeacherOutputsWriter:
     def _write_record(self) -> None:
         stored = [{"num_rows": rows.num_stored, "sha256": rows.digest.hexdigest()} for rows in self._rows.values()]
         record = {"plan": self._plan.to_json(), "num_classes": self._num_classes, "stored": stored}
-        storage.write_manifest(self._path / _UNFINISHED, record, format_name=_UNFINISHED_FORMAT, version=_VERSION)
+        version = self._plan.version
+        storage.write_manifest(self._path / _UNFINISHED, record, format_name=_UNFINISHED_FORMAT, version=version)
 
     def _check_order(self, name: str, ids: np.ndarray, rows: slice) -> None:
         """Check that these are the ids whose turn it is."""
@@ -393,6 +411,7 @@ class _Plan:
     softening: Mapping[str, float]
     sources: Mapping[str, str]
     conditions: Mapping[str, str]
+    sparse: frozenset[str] = frozenset()
 
     @classmethod
     def checked(
@@ -404,10 +423,11 @@ class _Plan:
         softening: Mapping[str, float] | None,
         sources: Mapping[str, str] | None,
         conditions: Mapping[str, str] | None,
+        sparse: Collection[str] = (),
     ) -> "_Plan":
         """Check the arguments of :class:`TeacherOutputsWriter`."""
         _check_teacher_names(names, where)
-        for field, option in {"softening": softening, "sources": sources}.items():
+        for field, option in {"softening": softening, "sources": sources, "sparse": sparse}.items():
             _check_known(option or {}, names, where, field)
         checked_ids = check_ids(ids, where)
         check_num_examples(len(checked_ids), where)
@@ -419,7 +439,13 @@ class _Plan:
             {name: check_softening(value, where, f"softening of {name}") for name, value in softening.items()},
             dict.fromkeys(names, "") | dict(sources or {}),
             dict(conditions or {}),
+            frozenset(sparse),
         )
+
+    @property
+    def version(self) -> int:
+        """Of the format: the first that has all that is needed, so that what could read it before still can."""
+        return _VERSION if self.sparse else 1
 
     @cached_property
     def encoded_ids(self) -> np.ndarray:
@@ -434,7 +460,9 @@ class _Plan:
             "id_bytes": self.encoded_ids.shape[1],
             "ids_sha256": self._ids_sha256,
             "teachers": [
-                {"name": name, "softening": self.softening[name], "source": self.sources[name]} for name in self.names
+                {"name": name, "softening": self.softening[name], "source": self.sources[name]}
+                | ({"gives": _TOP_CLASSES} if name in self.sparse else {})
+                for name in self.names
             ],
             "conditions": dict(self.conditions),
         }
@@ -495,6 +523,7 @@ def write_teacher_outputs(
     softening: Mapping[str, float] | None = None,
     sources: Mapping[str, str] | None = None,
     kinds: Mapping[str, Kind] | None = None,
+    sparse: Collection[str] = (),
 ) -> TeacherOutputs:
     """Write the outputs of several teachers to a new directory, and open it.
 
@@ -508,6 +537,7 @@ def write_teacher_outputs(
       softening: for each teacher by name, the temperature that its logits were divided by already; 1 if not given.
       sources: for each teacher by name, where its outputs came from, in words.
       kinds: for each teacher by name, what its outputs are; see :func:`mtbkd_jax.checks.as_logits`.
+      sparse: as :class:`TeacherOutputsWriter` takes it.
 
     Raises:
       InputError: if the teachers disagree with the ids or with each other, or their outputs are not what they must be.
@@ -533,7 +563,13 @@ def write_teacher_outputs(
     for field, values in arrays.items():
         check_same_number("rows", (*np.shape(values), 0)[0], len(checked_ids), "as there are ids", where, field)
     with TeacherOutputsWriter(
-        path, list(teachers), ids=checked_ids, class_names=class_names, softening=softening, sources=sources
+        path,
+        list(teachers),
+        ids=checked_ids,
+        class_names=class_names,
+        softening=softening,
+        sources=sources,
+        sparse=sparse,
     ) as writer:
         for name, teacher in teachers.items():
             outputs = teacher if callable(teacher) else np.asarray(teacher).__getitem__
@@ -566,7 +602,8 @@ class AlignedTeachers(NamedTuple):
     Attributes:
       names: of the teachers.
       class_names: in the order of the logits; None where nothing says so.
-      logits: in the order of the student's examples; ``Rows`` where they are read by rows.
+      logits: in the order of the student's examples; ``Rows`` where they are read by rows. NaN for all classes where a
+        teacher was not asked about an example, and for some of them where it gave its most probable ones alone.
       softening: for each teacher, the temperature that its logits were divided by already.
     """
 
@@ -608,6 +645,7 @@ def align_teachers(
     ids: np.ndarray,
     class_names: Names | None = None,
     by_rows: bool = False,
+    missing: MissingTeachers = "refuse",
 ) -> AlignedTeachers:
     """Bring the outputs of teachers from several places into the order of the student's examples and classes.
 
@@ -618,9 +656,11 @@ def align_teachers(
       ids: of the student's examples; a teacher may know more examples, and in any order.
       class_names: of the student's data; None takes those of the first teacher that has some.
       by_rows: whether the logits are not to be read yet, since they do not fit in memory.
+      missing: what becomes of a teacher that lacks an example: with ``mask`` its logits there are NaN.
 
     Raises:
-      InputError: if there is no teacher, two have the same name, a teacher lacks an example, or the classes disagree.
+      InputError: if there is no teacher, two have the same name, a teacher lacks an example (or with ``mask`` all of
+        them), or the classes disagree.
     """
     names = [name for teacher in teachers for name in teacher.names]
     _check_teacher_names(names, "teachers")
@@ -630,11 +670,12 @@ def align_teachers(
     orders = [_class_order(teacher, class_names, num_classes, described) for teacher in teachers]
     logits: np.ndarray | Rows
     if by_rows:
-        logits = _AlignedRows(teachers, [teacher.places(ids) for teacher in teachers], orders, shape)
+        logits = _AlignedRows(teachers, [teacher.places(ids, missing) for teacher in teachers], orders, shape)
     else:
         logits, column = np.empty(shape, np.float32), 0
         for teacher, order in zip(teachers, orders, strict=True):
-            logits[:, column : column + len(teacher.names)] = teacher.logits(ids)[..., order]
+            said = teacher.logits_at(teacher.places(ids, missing))
+            logits[:, column : column + len(teacher.names)] = said[..., order]
             column += len(teacher.names)
     softening = np.array([value for teacher in teachers for value in teacher.softening], np.float32)
     return AlignedTeachers(tuple(names), class_names, logits, softening)
@@ -729,6 +770,9 @@ def _check_manifest(manifest: Mapping[str, Any], where: str) -> None:
     for number, teacher in enumerate(manifest["teachers"]):
         _check_types(teacher, of_teacher, where, f"teachers.{number}.")
         check_softening(teacher["softening"], where)
+        if (gives := teacher.get("gives", _TOP_CLASSES)) != _TOP_CLASSES:
+            field = f"teachers.{number}.gives"
+            raise CorruptDataError(where, field, f"{gives!r:.80}", repr(_TOP_CLASSES), storage.COPY_AGAIN)
     _check_teacher_names([teacher["name"] for teacher in manifest["teachers"]], where)
     check_num_examples(manifest["num_examples"], where)
     check_num_classes(manifest["num_classes"], where)

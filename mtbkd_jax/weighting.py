@@ -7,17 +7,22 @@ from the labels, is in ``trust``.
 
 A rule that is a ``RuleForNewRows`` can also weigh rows that were not there when it was applied, as streaming needs it
 to (``windows``). A plain function cannot.
+
+Where teachers were not asked about some examples, a rule is given ``is_asked [N, G]`` as well, and has to learn nothing
+of a teacher where it is false: the flat distribution stands there. Whatever weight the rule gives it there is taken
+away afterwards (``among_asked``), so that the ratios of the others are all that it has to get right.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import entr
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.types import Key
@@ -27,6 +32,17 @@ WeightingRule = Callable[
     Float[Array, "examples components"],
 ]
 
+RuleForMissingTeachers = Callable[
+    [
+        Key,
+        Float[Array, "examples teachers classes"],
+        Array,
+        Int[Array, " examples"],
+        Bool[Array, "examples teachers"] | None,
+    ],
+    Float[Array, "examples components"],
+]
+"""A rule that can be given ``is_asked``."""
 
 FittedRule = Mapping[str, Array]
 """What a rule has found, by name."""
@@ -42,6 +58,7 @@ class RuleForNewRows(Protocol):
         teacher_probs: Float[Array, "examples teachers classes"],
         inputs: Array,
         labels: Int[Array, " examples"],
+        is_asked: Bool[Array, "examples teachers"] | None = None,
     ) -> Float[Array, "examples components"]:
         """Weigh the teachers, as any rule does."""
 
@@ -51,11 +68,16 @@ class RuleForNewRows(Protocol):
         teacher_probs: Float[Array, "examples teachers classes"],
         inputs: Array,
         labels: Int[Array, " examples"],
+        is_asked: Bool[Array, "examples teachers"] | None = None,
     ) -> tuple[Float[Array, "examples components"], FittedRule]:
         """What the call gives, and what ``weigh`` needs."""
 
     def weigh(
-        self, fitted: FittedRule, teacher_probs: Float[Array, "rows teachers classes"], inputs: Array
+        self,
+        fitted: FittedRule,
+        teacher_probs: Float[Array, "rows teachers classes"],
+        inputs: Array,
+        is_asked: Bool[Array, "rows teachers"] | None = None,
     ) -> Float[Array, "rows components"]:
         """Weigh the teachers on new rows, none of which has a label; can be traced."""
 
@@ -74,29 +96,77 @@ def check_weighs_new_rows(rule: WeightingRule) -> RuleForNewRows:
     raise InputError("distil", "weighting", found, expected, action)
 
 
+def check_heeds_missing(rule: WeightingRule) -> RuleForMissingTeachers:
+    """The rule, if it can be told which teachers were asked about which example.
+
+    Raises:
+      InputError: if it cannot.
+    """
+    if "is_asked" in inspect.signature(rule).parameters:
+        return cast(RuleForMissingTeachers, rule)
+    found = f"{getattr(rule, '__name__', type(rule).__name__)}, which has no argument `is_asked`"
+    expected = "a rule that can be told, where teachers were not asked about some examples"
+    action = "Give the rule this argument, as its fifth (`weighting` says what it means), or leave these examples out."
+    raise InputError("distil", "weighting", found, expected, action)
+
+
+def asked_components(is_asked: Bool[Array, "examples teachers"]) -> Bool[Array, "examples components"]:
+    """The same with the flat component, which has a say everywhere."""
+    return jnp.pad(is_asked, ((0, 0), (1, 0)), constant_values=True)
+
+
+def flat_alone(num_components: int) -> Float[Array, "1 components"]:
+    """Log weights of an example on which nobody is heard: it adds nothing to the function-space prior."""
+    return jnp.where(jnp.arange(num_components) == 0, 0.0, -jnp.inf)[None]
+
+
+def among_asked(
+    log_weights: Float[Array, "examples components"], is_asked: Bool[Array, "examples teachers"]
+) -> Float[Array, "examples components"]:
+    """The weights of those who were asked, and of the flat component, renormalised; -inf for the others.
+
+    Where nobody is left who has a weight, the flat component has all of it. Rows on which all teachers were asked stay
+    as they are.
+
+    >>> even = jnp.log(jnp.array([[0.0, 0.5, 0.5]]))
+    >>> jnp.exp(among_asked(even, jnp.array([[True, False]]))).tolist()
+    [[0.0, 1.0, 0.0]]
+    >>> jnp.exp(among_asked(even, jnp.array([[False, False]]))).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+    kept = jnp.where(asked_components(is_asked), log_weights, -jnp.inf)
+    total = jax.nn.logsumexp(kept, axis=1, keepdims=True)
+    is_left = jnp.isfinite(total)
+    renormalised = jnp.where(is_left, kept - jnp.where(is_left, total, 0.0), flat_alone(log_weights.shape[1]))
+    return jnp.where(is_asked.all(axis=1, keepdims=True), log_weights, renormalised)
+
+
 @dataclass(frozen=True)
 class _RowByRow:
-    """A rule that needs nothing of other rows, ``(teacher_probs, labels) -> log_weights``."""
+    """A rule that needs nothing of other rows, ``(teacher_probs, labels, is_asked) -> log_weights``."""
 
-    of_rows: Callable[[Float[Array, "rows teachers classes"], Int[Array, " rows"]], Float[Array, "rows components"]]
+    of_rows: Callable[
+        [Float[Array, "rows teachers classes"], Int[Array, " rows"], Bool[Array, "rows teachers"] | None],
+        Float[Array, "rows components"],
+    ]
 
-    def __call__(self, key, teacher_probs, inputs, labels):
+    def __call__(self, key, teacher_probs, inputs, labels, is_asked=None):
         del key, inputs
-        return self.of_rows(teacher_probs, labels)
+        return self.of_rows(teacher_probs, labels, is_asked)
 
-    def fit(self, key, teacher_probs, inputs, labels):
-        return self(key, teacher_probs, inputs, labels), {}
+    def fit(self, key, teacher_probs, inputs, labels, is_asked=None):
+        return self(key, teacher_probs, inputs, labels, is_asked), {}
 
-    def weigh(self, fitted, teacher_probs, inputs):
+    def weigh(self, fitted, teacher_probs, inputs, is_asked=None):
         del fitted, inputs
-        return self.of_rows(teacher_probs, jnp.full(teacher_probs.shape[0], -1, jnp.int32))
+        return self.of_rows(teacher_probs, jnp.full(teacher_probs.shape[0], -1, jnp.int32), is_asked)
 
 
 def uniform_weighting() -> RuleForNewRows:
     """Every teacher weighs the same on every example."""
 
-    def of_rows(teacher_probs, labels):
-        del labels
+    def of_rows(teacher_probs, labels, is_asked):
+        del labels, is_asked
         return _without_flat(jnp.ones(teacher_probs.shape[:2], teacher_probs.dtype))
 
     return _RowByRow(of_rows)
@@ -107,17 +177,21 @@ def entropy_weighting() -> RuleForNewRows:
 
         w_i^g = ξ(H_i^g) / Σ_g ξ(H_i^g),    ξ(H_i^g) = 1 − H_i^g / Σ_g H_i^g
 
-    with the ξ of the authors' script. A single teacher gets weight one; where every entropy is zero the weights are
-    equal. A confident teacher outside its domain is preferred by this rule; where there are labels, learned trust knows
-    better.
+    with the ξ of the authors' script, over the teachers that were asked. A single one gets weight one; where every
+    entropy is zero the weights are equal. A confident teacher outside its domain is preferred by this rule; where there
+    are labels, learned trust knows better.
     """
 
-    def of_rows(teacher_probs, labels):
+    def of_rows(teacher_probs, labels, is_asked):
         del labels
         entropies = entr(teacher_probs).sum(-1)
+        if is_asked is not None:
+            entropies = jnp.where(is_asked, entropies, 0.0)
         total = entropies.sum(-1, keepdims=True)
         share = jnp.where(total > 0, entropies / jnp.where(total > 0, total, 1.0), 0.0)
         # One teacher would get 1 − H / H = 0: its weight is one whatever its entropy.
+        if is_asked is not None:
+            share = jnp.where(is_asked.sum(-1, keepdims=True) > 1, share, 0.0)
         return _without_flat(1.0 - share if teacher_probs.shape[1] > 1 else jnp.ones_like(share))
 
     return _RowByRow(of_rows)
@@ -128,16 +202,20 @@ def confidence_aware_weighting() -> RuleForNewRows:
 
         w_i^g = (1 − exp(CE_i^g) / Σ_j exp(CE_i^j)) / (G − 1),    CE_i^g = −log p_i^g[y_i]
 
-    The weights sum to one (the authors' script divides them by G once more). An example without a label, of which the
-    rule knows nothing, weighs its teachers equally; a single teacher gets weight one.
+    over the teachers that were asked. The weights sum to one (the authors' script divides them by G once more). An
+    example without a label, of which the rule knows nothing, weighs its teachers equally; a single teacher gets weight
+    one.
     """
 
-    def of_rows(teacher_probs, labels):
-        num_teachers = teacher_probs.shape[1]
+    def of_rows(teacher_probs, labels, is_asked):
+        num_asked = teacher_probs.shape[1] if is_asked is None else is_asked.sum(-1, keepdims=True)
         of_label = jnp.take_along_axis(teacher_probs, jnp.maximum(labels, 0)[:, None, None], axis=2)[..., 0]
         # exp(CE) = 1 / p; a probability that was rounded to zero is no reason for NaN.
-        shares = jax.nn.softmax(-jnp.log(jnp.maximum(of_label, jnp.finfo(of_label.dtype).tiny)), axis=1)
-        is_known = (labels >= 0)[:, None] & (num_teachers > 1)
+        losses = -jnp.log(jnp.maximum(of_label, jnp.finfo(of_label.dtype).tiny))
+        if is_asked is not None:
+            losses = jnp.where(is_asked, losses, jnp.finfo(losses.dtype).min)
+        shares = jax.nn.softmax(losses, axis=1)
+        is_known = (labels >= 0)[:, None] & (num_asked > 1)
         return _without_flat(jnp.where(is_known, 1.0 - shares, 1.0))
 
     return _RowByRow(of_rows)
@@ -163,8 +241,8 @@ def fixed_weighting(weights: Sequence[float]) -> RuleForNewRows:
             "Give the relative weights of the teachers, for example 1 2 1.",
         )
 
-    def of_rows(teacher_probs, labels):
-        del labels
+    def of_rows(teacher_probs, labels, is_asked):
+        del labels, is_asked
         if values.size != teacher_probs.shape[1]:
             raise InputError(
                 "fixed_weighting",

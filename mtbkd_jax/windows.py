@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, Int
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import labelled_first
 from mtbkd_jax.rows import Rows
+from mtbkd_jax.tails import Tail
 from mtbkd_jax.types import Batch, Key
 from mtbkd_jax.weighting import RuleForNewRows
 
@@ -41,11 +42,12 @@ class UnlabelledRows:
 
     Attributes:
       inputs: of all rows of the data, standardised.
-      teacher_logits: of all rows, ``[rows, teachers, classes]``.
+      teacher_logits: of all rows, ``[rows, teachers, classes]``; NaN for what was not said.
       numbers: of the rows without a label.
       softening: τ, by which the teachers' probabilities are softened.
       teacher_softening: the temperature that each teacher's logits were divided by already.
       rule: weighs the teachers.
+      tail: what becomes of classes that teachers gave nothing of; None where they gave all.
     """
 
     inputs: Rows
@@ -54,6 +56,7 @@ class UnlabelledRows:
     softening: float
     teacher_softening: Float[Array, " teachers"]
     rule: RuleForNewRows
+    tail: Tail | None = None
 
     def read(self, places: Int[np.ndarray, " rows"]) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and logits of some of the rows, by their places in ``numbers``, as float32."""

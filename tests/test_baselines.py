@@ -13,6 +13,7 @@ from mtbkd_jax.baselines import (
 )
 from mtbkd_jax.centers import Centers
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
+from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.selection import Budget
@@ -167,6 +168,12 @@ def test_without_distillation_what_teachers_say_does_not_matter():
         for seed in (0, 1)
     ]
     jax.tree.map(np.testing.assert_array_equal, *params)
+
+
+def test_a_teacher_that_was_not_asked_about_some_examples_is_refused():
+    is_asked = jnp.ones((NUM_EXAMPLES, NUM_TEACHERS), bool).at[3, 0].set(False)
+    with pytest.raises(InputError, match="1 examples that a teacher was not asked about"):
+        distil_classically(jax.random.key(0), STUDENT, lessons(knowing_probs())._replace(is_asked=is_asked), CONFIG)
 
 
 def test_a_held_out_example_hears_no_teacher():

@@ -155,6 +155,30 @@ def test_a_run_that_keeps_parameters_has_no_kept_prediction(run):
         open_run(run).kept_prediction()
 
 
+def test_a_teacher_may_have_been_asked_about_a_part_of_the_examples_and_have_named_a_class_of_each(files, capsys):
+    with np.load(files / "b.npz") as whole:
+        log_probs, ids = np.asarray(jax.nn.log_softmax(whole["logits"][::2])), whole["ids"][::2]
+    classes = log_probs.argmax(1, keepdims=True)
+    fields = {"top_classes": classes, "top_log_probs": np.take_along_axis(log_probs, classes, axis=1)}
+    np.savez(files / "half.npz", ids=ids, **fields)
+    columns = ["--outputs", "top_log_probs", "--top-classes", "top_classes", "--num-classes", "2"]
+    main(["import-teacher", str(files / "half.npz"), "--name", "half", *columns, "--out", str(files / "half_outputs")])
+    out = files / "half"
+    options = ["fit", "--data", str(files / "data.npz"), "--out", str(out), *QUICK, "--weighting", "uniform"]
+    options += ["--teachers", f"good={files / 'a.npz'}", str(files / "half_outputs"), "--tail", "bucket"]
+    with pytest.raises(SystemExit):
+        main(options)
+    assert "no outputs for 60 of 120 examples" in capsys.readouterr().err
+    # Streamed, so that the windows have examples without the teacher as well.
+    main([*options, "--missing-teachers", "mask", "--rows-in-memory", "80", "--sampling.batch-size", "32"])
+    with np.load(out / "teachers.npz") as record:
+        is_asked = np.array([int(name.partition("-")[2]) % 2 == 0 for name in record["ids"].tolist()])
+        np.testing.assert_array_equal(record["weights"][~is_asked], np.array([[0.0, 1.0, 0.0]] * (~is_asked).sum()))
+        np.testing.assert_array_equal(record["responsibilities"][~is_asked, 2], 0)
+        assert (record["responsibilities"][is_asked, 2] > 0).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(open_draws(out / "draws").positions()))
+
+
 def test_a_center_can_be_given(files):
     params = mlp(num_features=3, hidden=(4,), num_classes=2).init(jax.random.key(0))
     # Far from what the labels say, and so narrow that the component is known by its chains.

@@ -24,7 +24,7 @@ from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.settings import PosteriorSettings, no_teacher
 from mtbkd_jax.students import mlp
 from mtbkd_jax.trust import learned_trust
-from mtbkd_jax.weighting import entropy_weighting
+from mtbkd_jax.weighting import entropy_weighting, uniform_weighting
 
 STUDENT = mlp(num_features=2, hidden=(4,), num_classes=2)
 GIVEN = DistillationConfig(settings=GivenSettings(1.0, 5.0, 0.05, 1.0, 1.0, 1.0))
@@ -76,6 +76,47 @@ def test_where_the_prior_has_no_centers_chains_start_apart_and_with_teachers_as_
     assert float(jnp.linalg.norm(without[1:] - without[:1], axis=1).min()) > 0.1
     distances = jnp.linalg.norm(without[:, None] - flat(lessons.centers.params)[None], axis=-1)
     assert float(distances.min()) > 0.1
+
+
+def test_a_teacher_that_was_asked_about_half_of_the_examples_helps_on_those(arrays):
+    inputs, labels, logits = arrays
+    logits = logits.copy()
+    logits[1::2, 0] = np.nan
+    sampling = SamplingConfig(num_mode_steps=100, num_burn_in=100, num_draws=20, thinning=2)
+    config = replace(GIVEN, sampling=sampling)
+    with pytest.raises(InputError, match="NaN for all classes of teacher 0 in row 1"):
+        distil(inputs, labels, logits, STUDENT, seed=0, config=config)
+    result = distil(inputs, labels, logits, STUDENT, seed=0, config=replace(config, missing_teachers="mask"))
+    weights = np.exp(np.asarray(result.lessons.log_weights))[np.argsort(result.order)]
+    np.testing.assert_array_equal(weights[1::2, 1], 0)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+    assert weights[::2, 1].mean() > 0.6
+    assert weights[:, 2].mean() < 0.2
+    draws = flatten_chains(result.posterior.run.positions)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(draws))
+    probs = jax.vmap(lambda params: jax.nn.softmax(STUDENT.apply(params, jnp.asarray(inputs))))(draws).mean(0)
+    assert np.mean((probs[:, 1] > 0.5) == (inputs[:, 0] > 0)) > 0.9
+
+
+def test_of_two_classes_the_more_probable_one_says_all_in_a_bucket(arrays, monkeypatch):
+    monkeypatch.setattr("mtbkd_jax.centers._NUM_STEPS", 3)
+    inputs, labels, logits = arrays
+    log_probs = np.array(jax.nn.log_softmax(logits), np.float32)
+    top = np.where(log_probs < log_probs.max(axis=2, keepdims=True), np.nan, log_probs)
+    # A student of its own: centers of few steps are compiled for nobody else.
+    options = {"student": mlp(num_features=2, hidden=(3,), num_classes=2), "weighting": uniform_weighting()}
+    with pytest.raises(InputError, match="say what becomes of the others: `tail`"):
+        learn(jax.random.key(0), inputs, labels, top, config=GIVEN, **options)
+    bucketed, *_ = learn(jax.random.key(0), inputs, labels, top, config=replace(GIVEN, tail="bucket"), **options)
+    dense, *_ = learn(jax.random.key(0), inputs, labels, logits, config=GIVEN, **options)
+    assert dense.known is None
+    np.testing.assert_allclose(bucketed.teacher_probs, dense.teacher_probs, atol=1e-6)
+    student_logits = jnp.asarray(np.random.default_rng(1).normal(size=(NUM_EXAMPLES, 2)), jnp.float32)
+    found, expected = (
+        teacher_informed_prior()(student_logits, with_components(lessons, PosteriorSettings(1.0, 5.0, 0.05, 1.0)))
+        for lessons in (bucketed, dense)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_climb_begins_at_a_concentration_of_one(lessons):

@@ -81,6 +81,15 @@ def test_trust_is_learned_label_by_label_and_unknown_answers_are_learned_from_te
     )
 
 
+def test_a_question_that_a_teacher_was_not_asked_is_masked_where_that_is_meant():
+    inputs, _, labels, teachers = problem(num_examples=6, num_labelled=3)
+    teachers[2, 1, 0] = np.nan
+    questions = ask(inputs, labels, teachers, missing="mask")
+    assert np.argwhere(np.isnan(questions.teacher_logits)).tolist() == [[4, 1, 0], [4, 1, 1]]
+    with pytest.raises(InputError, match="NaN in row 2"):
+        ask(inputs, labels, teachers)
+
+
 def test_images_are_asked_about_as_images():
     pictures = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
     student = mlp(num_features=6, hidden=(4,), num_classes=2)

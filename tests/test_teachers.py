@@ -536,6 +536,76 @@ def test_teachers_from_files_and_directories_are_aligned_by_id_and_class_name(di
     np.testing.assert_array_equal(aligned.logits, expected[wanted])
 
 
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_where_a_teacher_was_not_asked_it_is_refused_or_masked(directory, logits, save, by_rows):
+    asked = np.array([8, 3, 0])
+    files = teachers.open_teachers([str(directory), save("few", logits=logits[asked, 1], ids=IDS[asked])])
+    with refused("few.npz", "ids", "no outputs for 7 of 10 examples", "Add them, or leave"):
+        teachers.align_teachers(files, ids=IDS, by_rows=by_rows)
+    aligned = teachers.align_teachers(files, ids=IDS, by_rows=by_rows, missing="mask")
+    found = np.asarray(aligned.logits[:])
+    np.testing.assert_array_equal(found[:, :2], logits)
+    np.testing.assert_array_equal(found[asked, 2], logits[asked, 1])
+    assert np.isnan(np.delete(found[:, 2], asked, axis=0)).all()
+    np.testing.assert_array_equal(aligned.logits[np.array([1, 3])], found[[1, 3]])
+    np.testing.assert_array_equal(aligned.logits[np.array([1, 2])], found[[1, 2]])  # of these it knows none
+
+
+def test_a_directory_may_lack_examples_too_but_not_all_of_them(directory, save, logits):
+    ids = np.concatenate([IDS[:4], ["of another study"]])
+    aligned = teachers.align_teachers(teachers.open_teachers([str(directory)]), ids=ids, missing="mask")
+    np.testing.assert_array_equal(aligned.logits[:4], logits[:4])
+    assert np.isnan(aligned.logits[4]).all()
+    stranger = save("stranger", logits=logits[:, 0], ids=np.arange(10))
+    with refused("stranger.npz", "ids", "no outputs for 10 of 10 examples", "Leave this teacher out, or spell"):
+        teachers.align_teachers(teachers.open_teachers([str(directory), stranger]), ids=IDS, missing="mask")
+
+
+# Teachers that gave their most probable classes alone
+
+
+def top_log_probs(logits):
+    """Log probabilities without those of the least probable class, which are NaN."""
+    log_probs = np.array(jax.nn.log_softmax(logits))
+    np.put_along_axis(log_probs, log_probs.argmin(axis=-1, keepdims=True), np.nan, axis=-1)
+    return log_probs
+
+
+def test_a_directory_keeps_what_was_not_said(tmp_path, logits):
+    top = top_log_probs(logits[:, 0])
+    given = {"closed": top, "open": logits[:, 1]}
+    outputs = teachers.write_teacher_outputs(tmp_path / "out", given, ids=IDS, sparse=("closed",))
+    outputs.verify()
+    assert outputs.is_sparse == (True, False)
+    np.testing.assert_array_equal(outputs.logits(IDS), np.stack([top, logits[:, 1]], axis=1))
+    assert json.loads((tmp_path / "out" / "teachers.json").read_text())["version"] == 2
+    options = {"ids": IDS, "sparse": ("closed",), "resume": True}
+    assert teachers.TeacherOutputsWriter(tmp_path / "out", ["closed", "open"], **options).close().is_sparse[0]
+    with refused("teachers.json", "teachers", "[", "Go on with the options"):
+        teachers.TeacherOutputsWriter(tmp_path / "out", ["closed", "open"], ids=IDS, resume=True)
+
+
+def test_a_directory_of_teachers_that_gave_everything_is_of_the_first_version(directory):
+    assert json.loads((directory / "teachers.json").read_text())["version"] == 1
+    assert teachers.open_teacher_outputs(directory).is_sparse == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("row", "found", "action"),
+    [
+        ([np.nan] * 3, "NaN for all classes in row 2", "Leave out the examples"),
+        ([0.5, -1.0, np.nan], "row 2 with largest element 0.5", "Give log probabilities"),
+        ([-0.1, -0.1, np.nan], "row 2 with largest element -0.1, whose exponentials sum to 1.81", "Give log prob"),
+        ([-np.inf, -0.1, np.nan], "row 2 with largest element -0.1", "Give log probabilities"),
+    ],
+)
+def test_what_is_no_log_probability_is_refused(tmp_path, logits, row, found, action):
+    top = top_log_probs(logits[:, 0])
+    top[2] = row
+    with refused("out", "logits of closed from row 0", found, action):
+        teachers.write_teacher_outputs(tmp_path / "out", {"closed": top}, ids=IDS, sparse=("closed",))
+
+
 def test_what_files_hold_can_be_written_to_a_directory(tmp_path, logits, save):
     files = teachers.open_teachers(
         [save("a", logits=logits[:, 0], ids=IDS), save("b", logits=logits[::-1, 1], ids=IDS[::-1])]

@@ -2,10 +2,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.infer.util import log_density
 
 from mtbkd_jax import trust
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.trust import fit_trust, learned_trust, sample_trust, speech_features
+from mtbkd_jax.trust import (
+    TrustData,
+    fit_trust,
+    learned_trust,
+    projected_features,
+    sample_trust,
+    speech_features,
+    trust_model,
+)
 from mtbkd_jax.weighting import (
     check_weighs_new_rows,
     confidence_aware_weighting,
@@ -171,6 +180,75 @@ def test_trust_in_new_rows_is_as_good_as_in_those_it_was_learned_with(two_domain
     _, fitted = rule.fit(jax.random.key(1), probs[:seen], inputs[:seen], labels[:seen])
     later = np.exp(rule.weigh(fitted, probs[seen:], inputs[seen:]))
     assert np.where(first_is_right[seen:], later[:, 1], later[:, 2]).mean() > 0.8
+
+
+def test_a_label_is_scored_by_the_teachers_that_were_asked_alone():
+    rng = np.random.default_rng(0)
+    features, scores = (
+        rng.normal(size=(3, 2)).astype(np.float32),
+        np.log(rng.uniform(0.1, 0.9, (3, 3)), dtype=np.float32),
+    )
+    is_asked = np.array([[True, True, False], [True, False, False], [True, True, True]])
+    params = {"intercepts": jnp.array([0.3, -0.2, 0.5]), "slopes": jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)}
+    scales = jnp.array([0.5, 2.0])
+
+    def density(params, log_scores):
+        data = TrustData(jnp.asarray(features), jnp.asarray(log_scores), jnp.ones(3), jnp.asarray(is_asked))
+        return log_density(trust_model, (data, scales), {}, params)[0]
+
+    slopes = np.asarray(scales)[:, None] * np.asarray(params["slopes"])
+    says = np.exp(np.asarray(params["intercepts"]) + features @ slopes)
+    weights = np.where(is_asked, says, 0) / np.where(is_asked, says, 0).sum(1, keepdims=True)
+    priors = sum(-0.5 * np.square(leaf).sum() - 0.5 * leaf.size * np.log(2 * np.pi) for leaf in params.values())
+    expected = np.log((weights * np.exp(scores)).sum(1)).sum() + priors
+    assert float(density(params, scores)) == pytest.approx(float(expected), rel=1e-5)
+    others = np.where(is_asked, scores, -50.0).astype(np.float32)
+    gradient, same = jax.grad(density)(params, scores), jax.grad(density)(params, others)
+    for name, leaf in gradient.items():
+        assert jnp.isfinite(leaf).all()
+        np.testing.assert_allclose(leaf, same[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("num_features", [3, 60])
+def test_a_teacher_that_was_not_asked_says_what_it_says_on_average(num_features):
+    values = jax.random.normal(jax.random.key(0), (50, 2, 3))
+    is_asked = jax.random.bernoulli(jax.random.key(1), 0.6, (50, 2))
+    found = projected_features(jax.random.key(2), values, num_features, is_asked)
+    means = jnp.where(is_asked[..., None], values, 0.0).sum(0, keepdims=True) / is_asked.sum(0)[None, :, None]
+    others = projected_features(
+        jax.random.key(2), jnp.where(is_asked[..., None], values, 100.0), num_features, is_asked
+    )
+    np.testing.assert_array_equal(found, others)
+    spoken = jnp.where(is_asked[..., None], values, means)
+    spread = jnp.sqrt(jnp.square(spoken - means).sum(0) / is_asked.sum(0)[:, None])
+    standard = ((spoken - means) / spread[None]).reshape(50, 6)
+    if num_features == 60:
+        np.testing.assert_allclose(found, standard * jnp.sqrt(10.0), atol=1e-4)
+    nobody = projected_features(jax.random.key(2), values, num_features, is_asked.at[7].set(False))
+    np.testing.assert_allclose(nobody[7], 0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def half_asked(two_domains):
+    """The second teacher was asked about every other example."""
+    return jnp.stack([jnp.ones(NUM_EXAMPLES, bool), jnp.arange(NUM_EXAMPLES) % 2 == 0], axis=1)
+
+
+def test_trust_is_not_learned_from_what_was_not_said(two_domains, half_asked):
+    inputs, labels, probs, first_is_right = two_domains
+    key, rule = jax.random.key(1), learned_trust()
+    log_weights, fitted = rule.fit(key, jnp.where(half_asked[..., None], probs, 0.5), inputs, labels, half_asked)
+    # A teacher that would have known every label.
+    knowing = jnp.where(jnp.arange(2)[None] == jnp.maximum(labels, 0)[:, None], 0.999, 0.001)
+    other = probs.at[:, 1].set(jnp.where(half_asked[:, 1:], probs[:, 1], knowing))
+    np.testing.assert_array_equal(log_weights, rule(key, other, inputs, labels, half_asked))
+    weights = np.exp(np.asarray(log_weights))
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(weights[1::2, 2], 0)
+    of_asked = weights[NUM_LABELLED::2], first_is_right[NUM_LABELLED::2]
+    assert np.where(of_asked[1], of_asked[0][:, 1], of_asked[0][:, 2]).mean() > 0.75
+    later = rule.weigh(fitted, probs[NUM_LABELLED:], inputs[NUM_LABELLED:], half_asked[NUM_LABELLED:])
+    np.testing.assert_allclose(np.exp(later), weights[NUM_LABELLED:], atol=1e-5)
 
 
 def test_a_rule_that_is_a_function_alone_cannot_weigh_new_rows():

@@ -108,7 +108,7 @@ def distil_regression(
     Args:
       inputs: standardised, ``[examples, ...]``.
       targets: ``[examples]``, NaN where unknown.
-      teacher_means: ``[examples, teachers]``, in the unit of the targets.
+      teacher_means: ``[examples, teachers]``, in the unit of the targets; every teacher of every example.
       network: the student, with one output.
       seed: of everything random.
       teacher_sds: the teachers' own standard deviations, of the shape of their means, or None.

@@ -107,3 +107,60 @@ def test_the_command_writes_what_fit_reads_and_never_over_it(tmp_path, capsys):
         main(command)
     assert caught.value.code == 2
     assert "nothing is ever overwritten" in capsys.readouterr().err
+
+
+TOP = np.argsort(-LOGITS, axis=1)[:, :2]
+TOP_LOG_PROBS = np.take_along_axis(LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True)), TOP, axis=1)
+SPARSE = {"name": "closed", "outputs": ["top_log_probs"], "top_classes": "top_classes"}
+
+
+@pytest.mark.parametrize("format_name", ["npz", "parquet"])
+def test_the_most_probable_classes_alone_become_a_directory(format_name, tmp_path):
+    classes, log_probs = TOP.copy(), TOP_LOG_PROBS.copy()
+    classes[3, 1], log_probs[3, 1] = -1, 0.0  # of this example the teacher gave one class
+    columns = {"ids": IDS, "top_classes": classes, "top_log_probs": log_probs}
+    if format_name == "parquet":
+        columns = {name: values.tolist() for name, values in columns.items()}
+    file = write_table(format_name, tmp_path / "table", columns)
+    outputs = import_teacher(file, tmp_path / "out", class_names=CLASS_NAMES, **SPARSE)
+    outputs.verify()
+    assert outputs.is_sparse == (True,)
+    found = outputs.logits(IDS)[:, 0]
+    expected = np.full((NUM_ROWS, 3), np.nan)
+    np.put_along_axis(expected, TOP, TOP_LOG_PROBS, axis=1)
+    expected[3, TOP[3, 1]] = np.nan
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def with_cell(values, row, column, value):
+    changed = np.array(values, copy=True)
+    changed[row, column] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"top_classes": with_cell(TOP, 4, 0, 3)}, {}, "found 3 in row 4, expected whole numbers from 0 to 2"),
+        ({"top_classes": with_cell(TOP, 4, 0, -2)}, {}, "found -2 in row 4"),
+        ({"top_classes": with_cell(TOP.astype(float), 4, 0, 0.5)}, {}, "found 0.5 in row 4"),
+        ({"top_classes": with_cell(TOP, 4, 0, TOP[4, 1])}, {}, "more than once in row 4, expected each class once"),
+        ({"top_classes": np.full_like(TOP, -1)}, {}, "NaN for all classes in row 0, expected one class or more"),
+        ({"top_classes": TOP[:, :1]}, {}, r"shape \(12, 1\), and outputs of shape \(12, 2\)"),
+        ({"top_log_probs": with_cell(TOP_LOG_PROBS, 4, 0, 0.7)}, {}, "row 4 with largest element 0.7"),
+        ({"top_log_probs": with_cell(TOP_LOG_PROBS, 4, 0, -0.001)}, {}, "row 4 with largest element"),
+        ({"top_log_probs": with_cell(TOP_LOG_PROBS, 4, 0, np.nan)}, {}, "NaN in row 4"),
+        ({"top_log_probs": np.exp(TOP_LOG_PROBS)}, {}, "row 0 with largest element"),
+        ({}, {"class_names": None}, "neither names nor a number, expected the names of the classes, or their number"),
+        ({}, {"num_classes": 4}, "found 3 names, expected 4, as there are classes"),
+        ({}, {"kind": "logits"}, "found 'logits', expected none"),
+        ({}, {"outputs": ["top_*"]}, "expected one column beside 'top_classes'"),
+        ({}, {"top_classes": None, "num_classes": 3}, "expected none, where every class has an output"),
+    ],
+)
+def test_most_probable_classes_that_are_none_are_refused(columns, options, message, tmp_path):
+    given = {"ids": IDS, "top_classes": TOP, "top_log_probs": TOP_LOG_PROBS}
+    file = write_table("npz", tmp_path / "table", given | columns)
+    with pytest.raises(InputError, match=message):
+        import_teacher(file, tmp_path / "out", **({"class_names": CLASS_NAMES} | SPARSE | options))
+    assert not (tmp_path / "out").exists()
