@@ -98,7 +98,7 @@ def log_prior(
     teacher_probs: Float[Array, "*batch teachers classes"],
     log_factors: Float[Array, "*batch teachers"],
 ) -> Float[Array, "*batch"]:
-    """Log of the teacher-informed mixture (equation 7) at student logits; see :func:`_dirichlet_mixture`."""
+    """Log of the teacher-informed mixture (equation 7) at student logits; see ``_dirichlet_mixture``."""
     student_log_probs = jax.nn.log_softmax(logits / TEMPERATURE)
     agreement = (teacher_probs * student_log_probs[..., None, :]).sum(-1)
     return jax.nn.logsumexp(log_factors + CONCENTRATION * agreement, axis=-1)

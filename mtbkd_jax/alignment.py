@@ -34,7 +34,7 @@ _ROUNDING = 1e-12
 
 
 def mlp_layers(num_hidden: int) -> list[Layer]:
-    """The hidden layers of :func:`~mtbkd_jax.students.mlp`.
+    """The hidden layers of ``mlp``.
 
     >>> mlp_layers(1)
     [{'Dense_0.kernel': 1, 'Dense_0.bias': 0, 'Dense_1.kernel': 0}]
@@ -46,7 +46,7 @@ def mlp_layers(num_hidden: int) -> list[Layer]:
 
 
 def cnn_layers(num_convolutions: int) -> list[Layer]:
-    """The channels of each convolution of :func:`~mtbkd_jax.students.cnn`.
+    """The channels of each convolution of ``cnn``.
 
     The group normalisation between them has one group, so that it does not mind the order of the channels.
     """
@@ -73,7 +73,7 @@ def align_params(params: Params, reference: Params, layers: Sequence[Layer]) -> 
     Args:
       params: of one network, not stacked.
       reference: of another one with the same architecture.
-      layers: what can be permuted, from the inputs to the outputs: :func:`mlp_layers`, :func:`cnn_layers`, or the
+      layers: what can be permuted, from the inputs to the outputs: ``mlp_layers``, ``cnn_layers``, or the
         layers of another network. Nothing can tell whether a network permits them: that is up to the caller.
 
     Raises:
@@ -101,7 +101,7 @@ def average_params(restarts: Sequence[Params], layers: Sequence[Layer]) -> Param
 
     Args:
       restarts: parameters of networks with the same architecture, one or more.
-      layers: as for :func:`align_params`.
+      layers: as for ``align_params``.
 
     Raises:
       InputError: if there are none, or they cannot be aligned.

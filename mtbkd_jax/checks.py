@@ -167,12 +167,12 @@ def check_ids(ids: Names, where: str, field: str = "ids") -> np.ndarray:
 
 
 def check_groups(groups: Names, where: str, field: str = "groups") -> np.ndarray:
-    """Return the group of each example as text, with the checks of :func:`check_ids`; many may be of one group."""
+    """Return the group of each example as text, with the checks of ``check_ids``; many may be of one group."""
     return _check_names(groups, "example", where, field)
 
 
 def check_class_names(names: Names, where: str, field: str = "class_names") -> tuple[str, ...]:
-    """Return the names of two classes or more, with the checks of :func:`check_ids`."""
+    """Return the names of two classes or more, with the checks of ``check_ids``."""
     array = _check_not_repeated(_check_names(names, "class", where, field), "class", where, field)
     check_num_classes(len(array), where, field)
     return tuple(array.tolist())
@@ -221,7 +221,7 @@ def check_logits(logits: ArrayLike, where: str, field: str = "logits") -> Float[
 def check_probabilities(
     probabilities: ArrayLike, where: str, field: str = "probs"
 ) -> Float[np.ndarray, "examples classes"]:
-    """Return probabilities as float32: what :func:`check_logits` asks for, and each row a distribution."""
+    """Return probabilities as float32: what ``check_logits`` asks for, and each row a distribution."""
     array = check_logits(probabilities, where, field)
     wrong = np.flatnonzero(~_is_distribution(array))
     if wrong.size:

@@ -41,7 +41,7 @@ _CODES[list(OTHER_RESIDUES.encode())] = _OTHER
 
 
 def composition_features(sequences: Sequence[str], *, where: str = "sequences") -> Float[np.ndarray, "proteins 200"]:
-    """Features of protein sequences, named by :func:`composition_names`, not standardised.
+    """Features of protein sequences, named by ``composition_names``, not standardised.
 
     A sequence that is shorter than a window is the window; where a window has none of the 20 amino acids, its shares
     and means are zero.

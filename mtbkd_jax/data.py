@@ -29,7 +29,7 @@ from mtbkd_jax.unsaid import MissingTeachers
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples of the student; make one by :func:`make_dataset` or :func:`read_dataset`, which check it.
+    """Examples of the student; make one by ``make_dataset`` or ``read_dataset``, which check it.
 
     Attributes:
       ids: text, each once.
@@ -47,7 +47,7 @@ class Dataset:
 
 
 class DatasetOnDisk(NamedTuple):
-    """A ``Dataset`` whose inputs stay in their file, and were not looked at; :func:`open_dataset` makes it."""
+    """A ``Dataset`` whose inputs stay in their file, and were not looked at; ``open_dataset`` makes it."""
 
     ids: np.ndarray
     inputs: Rows
@@ -148,7 +148,7 @@ def open_dataset(path: str | Path) -> DatasetOnDisk:
 
 
 def read_inputs(path: str | Path, *, inputs_field: str = "inputs") -> Float[np.ndarray, "examples ..."]:
-    """Read only the inputs from an NPZ file, one example or more, with the checks of :func:`read_dataset`."""
+    """Read only the inputs from an NPZ file, one example or more, with the checks of ``read_dataset``."""
     return _check_inputs(read_npz(path, required=(inputs_field,))[inputs_field], str(path), inputs_field)
 
 
@@ -217,7 +217,7 @@ class Standardizer:
 
     @classmethod
     def fit_rows(cls, rows: Rows, where: str, field: str) -> "Standardizer":
-        """:meth:`fit` in bounded memory, in two passes, the first of which looks for numbers that are not finite.
+        """``fit`` in bounded memory, in two passes, the first of which looks for numbers that are not finite.
 
         Raises:
           InputError: if there are some.
@@ -246,12 +246,12 @@ class Standardizer:
         return ((inputs - self.mean) / self.scale).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` takes, made of lists."""
+        """Return what ``from_json`` takes, made of lists."""
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Standardizer":
-        """Make it again from what :meth:`to_json` returned."""
+        """Make it again from what ``to_json`` returned."""
         return cls(np.asarray(content["mean"], np.float32), np.asarray(content["scale"], np.float32))
 
 

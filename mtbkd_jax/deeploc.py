@@ -10,7 +10,7 @@ language models with a trained head, in ``teacher_pred_prob/``. The files may as
     data_MuLabel_sub.csv            ``Sequence`` of proteins of several compartments; taken where it is there
 
 The teachers' files are called ``probs`` and hold logits. There are no embeddings in the clone, so the student's inputs
-are the features of :mod:`mtbkd_jax.composition`.
+are the features of ``composition``.
 """
 
 from collections.abc import Sequence

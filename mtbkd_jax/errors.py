@@ -1,6 +1,6 @@
 """Errors that the library raises on purpose.
 
-Every one of them derives from :class:`MTBKDError`, and from the built-in exception that a caller would expect.
+Every one of them derives from ``MTBKDError``, and from the built-in exception that a caller would expect.
 """
 
 

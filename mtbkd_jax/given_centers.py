@@ -54,7 +54,7 @@ def read_params(path: str | Path, template: PyTree) -> Params:
 
 
 def write_params(path: str | Path, params: Params) -> None:
-    """Write parameters to a new safetensors file, as :func:`read_params` reads them.
+    """Write parameters to a new safetensors file, as ``read_params`` reads them.
 
     Raises:
       InputError: if there is such a file already, or a number is NaN or infinite.
@@ -78,7 +78,7 @@ def write_params(path: str | Path, params: Params) -> None:
 
 
 def stack_centers(centers: Sequence[Params]) -> Params:
-    """Stack centers over components, ``[components, ...]``, as :class:`~mtbkd_jax.centers.Centers` holds them.
+    """Stack centers over components, ``[components, ...]``, as ``Centers`` holds them.
 
     >>> stack_centers([{"w": jnp.zeros(2)}, {"w": jnp.ones(2)}])
     {'w': Array([[0., 0.], [1., 1.]], dtype=float32)}

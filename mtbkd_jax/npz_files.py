@@ -31,7 +31,7 @@ _WHOLE = "a whole NPZ archive"
 
 
 class NpzFile:
-    """An NPZ archive that is open; made by :func:`open_npz`.
+    """An NPZ archive that is open; made by ``open_npz``.
 
     Attributes:
       where: the path, for messages.

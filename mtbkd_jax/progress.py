@@ -57,7 +57,7 @@ def rows_bar(num_rows: int, console: Console | None = None) -> Iterator[Callable
       console: where to draw; None is the standard error.
 
     Yields:
-      What :func:`mtbkd_jax.adapters.teach` takes as its ``progress``: ``(teacher, rows done) -> None``.
+      What ``adapters.teach`` takes as its ``progress``: ``(teacher, rows done) -> None``.
     """
     columns = (
         TextColumn("{task.description}", markup=False),

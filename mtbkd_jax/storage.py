@@ -3,7 +3,7 @@
 Every chunk of an array carries a CRC-32C checksum (RFC 3720), and a chunk that was never written is an error when it is
 read, not zeros. A manifest carries a SHA-256 digest of its own content, and is written last and at once, so that a
 directory without one is unfinished. What TensorStore and the operating system report is translated to the errors of
-:mod:`mtbkd_jax.errors`.
+``errors``.
 """
 
 import errno
@@ -172,7 +172,7 @@ def create_array(
 
 
 def open_array(path: str | Path, *, shape: Sequence[int], dtype: DTypeLike) -> ts.TensorStore:
-    """Open an array that :func:`create_array` made; nothing but its metadata is read.
+    """Open an array that ``create_array`` made; nothing but its metadata is read.
 
     Args:
       path: the directory of the array.
@@ -288,7 +288,7 @@ def write_manifest(path: str | Path, content: Mapping[str, Any], *, format_name:
 
 
 def read_manifest(path: str | Path, *, format_name: str, version: int) -> dict[str, Any]:
-    """Read what :func:`write_manifest` wrote, and make sure that it is just that.
+    """Read what ``write_manifest`` wrote, and make sure that it is just that.
 
     Raises:
       InputError: if there is none, or it is of another format or a newer version.

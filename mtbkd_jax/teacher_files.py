@@ -29,7 +29,7 @@ from mtbkd_jax.unsaid import MissingTeachers, said_at
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """The outputs of one teacher in memory, as :func:`read_teacher_file` reads them.
+    """The outputs of one teacher in memory, as ``read_teacher_file`` reads them.
 
     Attributes:
       names: its name, as the only one.
@@ -53,11 +53,11 @@ class TeacherFile:
         return self.values.shape[1]
 
     def logits(self, ids: np.ndarray) -> Float[np.ndarray, "examples 1 classes"]:
-        """Return the logits of some examples, in the order of their ids; raises as :meth:`places` does."""
+        """Return the logits of some examples, in the order of their ids; raises as ``places`` does."""
         return self.logits_at(self.places(ids))
 
     def logits_at(self, places: Int[np.ndarray, " examples"]) -> Float[np.ndarray, "examples 1 classes"]:
-        """Return the logits of the examples at some :meth:`places`; NaN where there are none."""
+        """Return the logits of the examples at some ``places``; NaN where there are none."""
         return said_at(places, lambda rows: self.values[rows], self.num_classes)[:, None]
 
     def places(self, ids: np.ndarray, missing: MissingTeachers = "refuse") -> Int[np.ndarray, " examples"]:

@@ -82,7 +82,7 @@ def softened_probs(
 
 
 class TeacherOutputs:
-    """The outputs of several teachers in a directory, opened by :func:`open_teacher_outputs`.
+    """The outputs of several teachers in a directory, opened by ``open_teacher_outputs``.
 
     Attributes:
       where: the directory.
@@ -137,7 +137,7 @@ class TeacherOutputs:
         return self._index.rows(ids, self.where, missing)
 
     def logits_at(self, rows: Int[np.ndarray, " examples"]) -> Float[np.ndarray, "examples teachers classes"]:
-        """Read the logits of the examples at some :meth:`places`; NaN where there are none.
+        """Read the logits of the examples at some ``places``; NaN where there are none.
 
         Raises:
           CorruptDataError: if what has to be read was truncated or altered.
@@ -198,7 +198,7 @@ def open_teacher_outputs(path: str | Path) -> TeacherOutputs:
 class TeacherOutputsWriter:
     """Writes a directory of teacher outputs in parts, each teacher at its own pace; one that was interrupted can go on.
 
-    Rows are kept in memory until there are 4,096 of a teacher, or until :meth:`flush`. As a context manager it closes
+    Rows are kept in memory until there are 4,096 of a teacher, or until ``flush``. As a context manager it closes
     the directory at the end; an error leaves it unfinished, with all rows that were appended before. Until it is closed
     or has failed, other writers are kept out of the directory.
 
@@ -261,13 +261,13 @@ class TeacherOutputsWriter:
         return self._rows[name].num_appended
 
     def append(self, name: str, ids: Names, logits: ArrayLike, *, kind: Kind | None = None) -> None:
-        """Add the next rows of one teacher; they are on the disk when it is closed, or after :meth:`flush`.
+        """Add the next rows of one teacher; they are on the disk when it is closed, or after ``flush``.
 
         Args:
           name: of the teacher.
           ids: of the rows: the next ones in the order that was given to the writer.
           logits: ``[rows, classes]``, or probabilities where ``kind`` says so.
-          kind: see :func:`mtbkd_jax.checks.as_logits`.
+          kind: see ``checks.as_logits``.
 
         Raises:
           InputError: if the ids are others, or the logits are not what they must be.
@@ -425,7 +425,7 @@ class _Plan:
         conditions: Mapping[str, str] | None,
         sparse: Collection[str] = (),
     ) -> "_Plan":
-        """Check the arguments of :class:`TeacherOutputsWriter`."""
+        """Check the arguments of ``TeacherOutputsWriter``."""
         _check_teacher_names(names, where)
         for field, option in {"softening": softening, "sources": sources, "sparse": sparse}.items():
             _check_known(option or {}, names, where, field)
@@ -530,14 +530,14 @@ def write_teacher_outputs(
     Args:
       path: a new or an empty directory.
       teachers: by name, an array of the outputs of all examples in the order of ``ids``, or a function from a slice of
-        ``inputs`` to their outputs. What files hold is brought into order by :func:`align_teachers` first.
+        ``inputs`` to their outputs. What files hold is brought into order by ``align_teachers`` first.
       ids: of the examples.
       inputs: in the order of ``ids``; functions are called with 4,096 examples at a time.
       class_names: in the order of the logits.
       softening: for each teacher by name, the temperature that its logits were divided by already; 1 if not given.
       sources: for each teacher by name, where its outputs came from, in words.
-      kinds: for each teacher by name, what its outputs are; see :func:`mtbkd_jax.checks.as_logits`.
-      sparse: as :class:`TeacherOutputsWriter` takes it.
+      kinds: for each teacher by name, what its outputs are; see ``checks.as_logits``.
+      sparse: as ``TeacherOutputsWriter`` takes it.
 
     Raises:
       InputError: if the teachers disagree with the ids or with each other, or their outputs are not what they must be.
@@ -586,9 +586,9 @@ def open_teachers(
     """Open what a command line names: directories of teacher outputs, and files as ``NAME=FILE``.
 
     Args:
-      specs: each a directory, or what :func:`read_teacher_file` takes.
+      specs: each a directory, or what ``read_teacher_file`` takes.
       kind: what the files hold.
-      by_rows: whether the outputs stay in the files, see :func:`read_teacher_file`; those of directories always do.
+      by_rows: whether the outputs stay in the files, see ``read_teacher_file``; those of directories always do.
     """
     return [
         open_teacher_outputs(spec) if Path(spec).is_dir() else read_teacher_file(spec, kind=kind, by_rows=by_rows)

@@ -39,7 +39,7 @@ class Completion(NamedTuple):
     num_output_tokens: int
 
     def to_json(self) -> dict[str, Any]:
-        """What :meth:`from_json` takes."""
+        """What ``from_json`` takes."""
         return {
             "choices": [{"text": choice.text, "first_tokens": choice.first_tokens} for choice in self.choices],
             "num_input_tokens": self.num_input_tokens,
@@ -48,7 +48,7 @@ class Completion(NamedTuple):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Completion":
-        """Make it again from what :meth:`to_json` returned."""
+        """Make it again from what ``to_json`` returned."""
         choices = tuple(Choice(of["text"], _tuples(of["first_tokens"])) for of in content["choices"])
         return cls(choices, content["num_input_tokens"], content["num_output_tokens"])
 

@@ -37,8 +37,8 @@ def read_language_model(
 
     Args:
       path: the directory.
-      prompt: see :func:`from_language_model`.
-      normalisation: see :func:`from_language_model`.
+      prompt: see ``from_language_model``.
+      normalisation: see ``from_language_model``.
       device: what PyTorch calls the device to compute on.
 
     Raises:

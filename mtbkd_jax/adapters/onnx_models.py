@@ -32,10 +32,10 @@ def read_onnx(path: str | Path, *, kind: Kind | None = None) -> Adapter:
 
     Args:
       path: the file.
-      kind: see :func:`from_onnx`.
+      kind: see ``from_onnx``.
 
     Raises:
-      InputError: if there is no such file, it is no ONNX model or cannot be run, or see :func:`from_onnx`.
+      InputError: if there is no such file, it is no ONNX model or cannot be run, or see ``from_onnx``.
     """
     import onnxruntime
 

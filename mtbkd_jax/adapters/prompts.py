@@ -11,7 +11,7 @@ _BLANK = "{input}"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A template, and words for each class (a *verbaliser*); made by :func:`make_prompt`, which checks it.
+    """A template, and words for each class (a *verbaliser*); made by ``make_prompt``, which checks it.
 
     Attributes:
       template: a text in which ``{input}`` stands for the input.

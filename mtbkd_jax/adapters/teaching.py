@@ -34,7 +34,7 @@ _HASHED_ROWS = 4096
 
 @dataclass(frozen=True)
 class Questions:
-    """What teachers are asked about; made by :func:`make_questions` or :func:`read_questions`, which check it.
+    """What teachers are asked about; made by ``make_questions`` or ``read_questions``, which check it.
 
     Attributes:
       inputs: numbers, in the type that they came in, or text.

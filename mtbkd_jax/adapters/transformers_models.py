@@ -39,7 +39,7 @@ def read_sequence_classifier(path: str | Path, *, device: str = "cpu") -> Adapte
 def read_image_classifier(path: str | Path, *, device: str = "cpu") -> Adapter:
     """Make an adapter of the directory of a model ``AutoModelForImageClassification`` with its image processor.
 
-    For arguments and errors see :func:`read_sequence_classifier`.
+    For arguments and errors see ``read_sequence_classifier``.
     """
     import transformers
 

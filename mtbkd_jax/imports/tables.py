@@ -28,7 +28,7 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A file of examples, opened; made by :func:`mtbkd_jax.imports.open_table`.
+    """A file of examples, opened; made by ``imports.open_table``.
 
     Attributes:
       where: the path, for messages.

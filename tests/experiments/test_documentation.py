@@ -70,4 +70,4 @@ def test_doctests_become_code_and_end_at_an_empty_line():
 
 
 def test_of_a_role_the_name_is_left():
-    assert without_roles("see :func:`mtbkd_jax.checks.as_logits`.") == "see `mtbkd_jax.checks.as_logits`."
+    assert without_roles("see ``checks.as_logits``.") == "see `mtbkd_jax.checks.as_logits`."
