@@ -133,7 +133,9 @@ def prior_components(
     num_teachers = centers.mean_weights.shape[0] - 1
     scales = jnp.concatenate([jnp.reshape(settings.wide_scale, 1), jnp.full(1 + num_teachers, center_scale)])
 
-    trust = centers.mean_weights[1:] / centers.mean_weights[1:].sum()
+    total = centers.mean_weights[1:].sum()
+    # Where no teacher was asked about what is left of the examples, they are alike.
+    trust = jnp.where(total > 0, centers.mean_weights[1:] / jnp.where(total > 0, total, 1.0), 1 / num_teachers)
     among_centers = jnp.concatenate([jnp.full(1, 1 / (1 + num_teachers)), trust * num_teachers / (1 + num_teachers)])
     wide = jnp.where(is_wide_alone, 1.0, defensive_weight)
     return Component(rows, scales), jnp.log(jnp.concatenate([wide[None], (1 - wide) * among_centers]))

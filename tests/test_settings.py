@@ -22,6 +22,12 @@ def test_the_mixture_has_the_wide_component_the_pool_and_the_teachers():
     assert weights[1] == pytest.approx((weights[2] + weights[3]) / 2, rel=1e-5)
 
 
+def test_teachers_that_nobody_has_heard_of_share_alike():
+    unheard = CENTERS._replace(mean_weights=jnp.array([1.0, 0.0, 0.0]))
+    weights = np.exp(weight_mixture(unheard, SETTINGS, defensive_weight=0.1).log_weights)
+    np.testing.assert_allclose(weights, [0.1, 0.3, 0.3, 0.3], rtol=1e-6)
+
+
 def test_an_infinite_center_scale_leaves_the_wide_component_alone():
     mixture = weight_mixture(CENTERS, SETTINGS._replace(center_scale=jnp.inf), defensive_weight=0.1)
     value = jnp.array([3.0, 4.0])
