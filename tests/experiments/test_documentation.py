@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("mkdocs", reason="installed by the extra docs")
 pytest.importorskip("latex2mathml")
 
-from experiments.documentation.building.docstrings import fenced, without_roles
+from experiments.documentation.building.docstrings import fenced
 from experiments.documentation.building.equations import to_mathml
 from experiments.documentation.building.hosts import elsewhere_in_page, elsewhere_in_site, elsewhere_in_style
 
@@ -67,7 +67,3 @@ def test_doctests_become_code_and_end_at_an_empty_line():
     lines = ["It adds.", ">>> 1 + 1", "2", "", "So it does."]
     assert fenced(lines) == ["It adds.", "", "```pycon", ">>> 1 + 1", "2", "```", "", "So it does."]
     assert fenced(["```pycon", ">>> 1 + 1", "```"]) == ["```pycon", ">>> 1 + 1", "```"]
-
-
-def test_of_a_role_the_name_is_left():
-    assert without_roles("see ``checks.as_logits``.") == "see `mtbkd_jax.checks.as_logits`."

@@ -1,16 +1,12 @@
 """Docstrings: what Markdown would read otherwise than it is meant.
 
-Lines that begin by ``>>>`` become a block of code, where Markdown would see quotations. Of a role of Sphinx's, such as
-``func`` before a name, the name is left.
+Lines that begin by ``>>>`` become a block of code, where Markdown would see quotations.
 """
-
-import re
 
 from markdown import Extension
 from markdown.preprocessors import Preprocessor
 
 _FENCE = "```"
-_ROLE = re.compile(r":(?:class|func|meth|mod):`~?([^`]+)`")
 
 
 def fenced(lines: list[str]) -> list[str]:
@@ -30,14 +26,9 @@ def fenced(lines: list[str]) -> list[str]:
     return [*result, _FENCE] if is_doctest else result
 
 
-def without_roles(line: str) -> str:
-    """The line with the names alone of what it refers to."""
-    return _ROLE.sub(r"`\1`", line)
-
-
 class _Docstrings(Preprocessor):
     def run(self, lines):
-        return fenced([without_roles(line) for line in lines])
+        return fenced(lines)
 
 
 class _Extension(Extension):

@@ -26,8 +26,6 @@ weights = jnp.exp(result.lessons.log_weights).mean(0)
 for name, weight in zip(("nobody", "knowing", "wrong"), weights, strict=True):
     print(f"trust in {name}: {weight:.2f}")
 
-# The draws of all chains, one after the other, and what each counts.
-draws = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), result.posterior.run.positions)
 new = jax.random.normal(jax.random.key(1), (1000, 2))
-prediction = mt.predict(student, draws, new, jnp.asarray(result.posterior.draw_weights))
+prediction = result.predict(new)
 print(f"accuracy on new points: {(prediction.probs.argmax(1) == (new[:, 0] > 0)).mean():.3f}")

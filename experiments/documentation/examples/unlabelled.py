@@ -1,5 +1,3 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import mtbkd_jax as mt
@@ -22,8 +20,7 @@ def log_loss(rows, power):
     config = mt.DistillationConfig(settings=settings, sampling=sampling)
     rule = mt.uniform_weighting()  # there is one teacher
     result = mt.distil(x[rows], labels[rows], logits[rows], student, seed=0, weighting=rule, config=config)
-    draws = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), result.posterior.run.positions)
-    probs = mt.predict(student, draws, x[new], jnp.asarray(result.posterior.draw_weights)).probs
+    probs = result.predict(x[new]).probs
     return -np.log(probs[np.arange(2000), truth[new]]).mean()
 
 
