@@ -34,7 +34,7 @@ from mtbkd_jax.posterior import PerExampleTerm, log_posterior
 from mtbkd_jax.selection import PREDICTION_TEMPERATURES, WIDE_SCALES, Fold, Problem, cross_validation
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
-from mtbkd_jax.types import Key, Params
+from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 from mtbkd_jax.weight_prior import gaussian_prior
 from mtbkd_jax.weighting import WeightingRule, pooled_probs, uniform_weighting
 
@@ -228,11 +228,13 @@ def distil_classically(
         is_taught = (kept == labels).reshape(-1, *[1] * (targets.ndim - 1))
         return lessons.examples._replace(labels=kept, components=jnp.where(is_taught, targets, 0.0))
 
-    def build(_: Key, settings: PosteriorSettings, examples: Examples) -> Problem:
+    def objective_of(settings: PosteriorSettings) -> MinibatchLogDensity:
         terms = (categorical_log_likelihood, loss.term(settings.power, config.softening))
-        posterior = log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
+        return log_posterior(student, per_example=terms, per_parameters=(gaussian_prior(settings.wide_scale),))
+
+    def build(_: Key, settings: PosteriorSettings, examples: Examples) -> Problem:
         starts = jax.tree.map(lambda leaf: leaf[None], student.init(start_key))
-        return Problem(posterior, starts, 1, lambda _: examples, 1)
+        return Problem(objective_of(settings), starts, 1, lambda _: examples, 1)
 
     known = np.asarray(labels)
     held_out = held_out_labels(known, deal_folds(fold_key, known, config.num_folds))
@@ -252,9 +254,7 @@ def distil_classically(
     middle = min(strengths, key=lambda strength: abs(strength - 1.0))
     (_, scale), _ = best_of([(middle, scale) for scale in WIDE_SCALES])
     (strength, _), temperature = best_of([(strength, scale) for strength in strengths])
-    examples = examples_with(labels)
-    objective = Objective(
-        build(fit_key, PosteriorSettings(strength, 1.0, np.inf, scale), examples).log_density, examples, draw_batch
-    )
+    chosen = PosteriorSettings(strength, 1.0, np.inf, scale)
+    objective = Objective(objective_of(chosen), examples_with(labels), draw_batch)
     params = climb(fit_key, objective, student.init(start_key), num_steps=config.sampling.num_mode_steps)
     return ClassicalStudent(params, strength, scale, temperature, objective)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Float, Int, PyTree, Shaped
 from numpy.typing import ArrayLike
 
 from mtbkd_jax.errors import InputError
@@ -149,12 +149,25 @@ def check_finite(values: ArrayLike, where: str, field: str) -> Float[np.ndarray,
     array = check_numbers(values, where, field)
     if array.ndim == 0:
         raise InputError(where, field, "a single number", "an array with a row for each example", "Give an array.")
-    rows = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
-    if rows.size:
-        kind = "NaN" if np.isnan(array[rows[0]]).any() else "an infinite number (in float32)"
-        found = f"{kind} in row {rows[0]}, and {rows.size} of {len(array)} rows with NaN or infinite numbers"
+    if found := found_not_finite(array):
         raise InputError(where, field, found, "finite numbers", "Correct or leave out these rows.")
     return array
+
+
+def check_example_shape(inputs: Shaped[np.ndarray, "examples ..."], shape: tuple[int, ...], where: str) -> None:
+    """Refuse inputs whose examples are not of the shape of those that were learned from."""
+    if inputs.shape[1:] != shape:
+        found, expected = f"examples of shape {inputs.shape[1:]}", f"{shape}, as in training"
+        raise InputError(where, "inputs", found, expected, "Give the same features in the same order.")
+
+
+def found_not_finite(array: Float[np.ndarray, "examples *rest"]) -> str | None:
+    """What a message says of an array with rows that are not finite; None where all are."""
+    rows = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
+    if not rows.size:
+        return None
+    kind = "NaN" if np.isnan(array[rows[0]]).any() else "an infinite number (in float32)"
+    return f"{kind} in row {rows[0]}, and {rows.size} of {len(array)} rows with NaN or infinite numbers"
 
 
 def check_ids(ids: Names, where: str, field: str = "ids") -> np.ndarray:

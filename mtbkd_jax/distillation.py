@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from mtbkd_jax.centers import Centers, choose_center_scale
 from mtbkd_jax.checks import (
     Names,
+    check_example_shape,
     check_finite,
     check_groups,
     check_labels,
@@ -83,9 +84,7 @@ class Distillation(NamedTuple):
           InputError: if the inputs are not finite, or not of the shape of the taught ones.
         """
         inputs = check_finite(inputs, "predict", "inputs")
-        if inputs.shape[1:] != (shape := self.lessons.examples.inputs.shape[1:]):
-            action = "Give the same features in the same order."
-            raise InputError("predict", "inputs", f"examples of shape {inputs.shape[1:]}", f"{shape}", action)
+        check_example_shape(inputs, self.lessons.examples.inputs.shape[1:], "predict")
         positions = self.posterior.run.positions
         draws = flatten_chains(positions.positions() if isinstance(positions, DrawStore) else positions)
         weights, temperature = self.posterior.draw_weights, self.choice.settings.prediction_temperature

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mtbkd_jax import storage
 from mtbkd_jax.baselines import distil_classically
-from mtbkd_jax.checks import check_labels, check_not_negative, check_seed, check_whole
+from mtbkd_jax.checks import check_example_shape, check_labels, check_not_negative, check_seed, check_whole
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
 from mtbkd_jax.data import (
     Dataset,
@@ -479,9 +479,7 @@ def _read_probes(
     if config.probes is None:
         return None
     probes = read_inputs(config.probes)
-    if probes.shape[1:] != input_shape:
-        found, expected = f"examples of shape {probes.shape[1:]}", f"{input_shape}, as in training"
-        raise InputError(str(config.probes), "inputs", found, expected, "Give the same features in the same order.")
+    check_example_shape(probes, input_shape, str(config.probes))
     return probes if standardizer is None else standardizer(probes)
 
 

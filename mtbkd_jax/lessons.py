@@ -143,15 +143,11 @@ def _apply(
     is_sample: bool,
 ) -> tuple[Array, FittedRule | None]:
     """The weights, and of a sample what weighs the rows that are not in it."""
-    if is_sample:
-        of_new_rows = check_weighs_new_rows(rule)
-        if is_asked is None:
-            return of_new_rows.fit(key, teacher_probs, inputs, labels)
+    # Where all were asked, a rule need not know that some might not have been.
+    given = (key, teacher_probs, inputs, labels) if is_asked is None else (key, teacher_probs, inputs, labels, is_asked)
+    if is_asked is not None:
         check_heeds_missing(rule)
-        return of_new_rows.fit(key, teacher_probs, inputs, labels, is_asked)
-    if is_asked is None:
-        return rule(key, teacher_probs, inputs, labels), None
-    return check_heeds_missing(rule)(key, teacher_probs, inputs, labels, is_asked), None
+    return check_weighs_new_rows(rule).fit(*given) if is_sample else (rule(*given), None)
 
 
 def held_out_folds(

@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtbkd_jax import storage
-from mtbkd_jax.checks import check_one_of
+from mtbkd_jax.checks import check_example_shape, check_one_of
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.diagnostics import Diagnostics, diagnose, to_arviz
 from mtbkd_jax.distillation import Distillation
@@ -139,14 +139,7 @@ class Run:
 
     def standardize(self, inputs: np.ndarray) -> np.ndarray:
         """Raw inputs as the student knows them."""
-        if inputs.shape[1:] != self.input_shape:
-            raise InputError(
-                str(self.path),
-                "inputs",
-                f"examples of shape {inputs.shape[1:]}",
-                f"{self.input_shape}, as in training",
-                "Give the same features in the same order.",
-            )
+        check_example_shape(inputs, self.input_shape, str(self.path))
         return inputs if self.standardizer is None else self.standardizer(inputs)
 
     def predict(self, inputs: np.ndarray, *, level: float = 0.95) -> Prediction:

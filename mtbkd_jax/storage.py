@@ -2,8 +2,7 @@
 
 Every chunk of an array carries a CRC-32C checksum (RFC 3720), and a chunk that was never written is an error when it is
 read, not zeros. A manifest carries a SHA-256 digest of its own content, and is written last and at once, so that a
-directory without one is unfinished. What TensorStore and the operating system report is translated to the errors of
-``errors``.
+directory without one is unfinished. What TensorStore and the operating system report is translated to ``errors``.
 """
 
 import errno

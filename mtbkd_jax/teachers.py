@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -143,14 +143,13 @@ class TeacherOutputs:
           CorruptDataError: if what has to be read was truncated or altered.
         """
         logits = np.empty((len(rows), len(self.names), self.num_classes), np.float32)
-        for teacher, stored in enumerate(self._stored_logits):
-
-            def read(places: Int[np.ndarray, " known"], teacher: int = teacher, stored: Any = stored) -> np.ndarray:
-                check = check_sparse if self.is_sparse[teacher] else check_finite
-                return check(storage.read(stored, places), self.where, f"logits of {self.names[teacher]}")
-
-            logits[:, teacher] = said_at(rows, read, self.num_classes)
+        for teacher in range(len(self.names)):
+            logits[:, teacher] = said_at(rows, partial(self._read, teacher), self.num_classes)
         return logits
+
+    def _read(self, teacher: int, rows: Int[np.ndarray, " examples"]) -> Float[np.ndarray, "examples classes"]:
+        check = check_sparse if self.is_sparse[teacher] else check_finite
+        return check(storage.read(self._stored_logits[teacher], rows), self.where, f"logits of {self.names[teacher]}")
 
     def verify(self) -> None:
         """Read everything once and compare it with the digests of the manifest.

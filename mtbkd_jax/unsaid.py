@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mtbkd_jax.checks import SUM_TOLERANCE, check_num_classes, check_numbers
+from mtbkd_jax.checks import SUM_TOLERANCE, check_num_classes, check_numbers, found_not_finite
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.rows import Rows, blocks
 from mtbkd_jax.tails import RULES, KnownClasses, Tail
@@ -139,18 +139,14 @@ def _check_block(
         for teacher in range(logits.shape[1]):
             rows = np.flatnonzero(is_unsaid[:, teacher].any(axis=-1) & ~is_missing[:, teacher])
             check_top_log_probs(logits[rows, teacher], where, f"{field} of teacher {teacher}", rows)
-    is_finite = np.isfinite(logits) | (is_unsaid if tail is not None else False)
-    if (wrong := np.argwhere(~is_finite.all(axis=-1) & ~is_missing)).size:
-        row, teacher = wrong[0]
-        kind = "NaN" if np.isnan(logits[row, teacher]).any() else "an infinite number (in float32)"
-        num_rows = np.unique(wrong[:, 0]).size
-        found = f"{kind} in row {row}, and {num_rows} of {len(logits)} rows with NaN or infinite numbers"
+    is_allowed = is_missing[..., None] if tail is None else is_unsaid
+    if not_finite := found_not_finite(np.where(is_allowed, np.float32(0), logits)):
         expected = "finite numbers" + (", or NaN for all classes of a teacher" if missing == "mask" else "")
         action = (
             "Correct or leave out these rows. If these are log probabilities of a teacher's most probable classes, say "
             "what becomes of the others: `tail`, one of drop, renormalise and bucket."
         )
-        raise InputError(where, field, found, expected, action)
+        raise InputError(where, field, not_finite, expected, action)
     return ~is_missing
 
 

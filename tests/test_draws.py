@@ -1,7 +1,5 @@
 import json
-import resource
 import shutil
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -13,6 +11,7 @@ from mtbkd_jax.draw_chunks import FORMAT
 from mtbkd_jax.draws import blocks_of_draws, create_draws, open_draws
 from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 from mtbkd_jax.storage import read_manifest, write_manifest
+from tests.full_disk import full_disk
 
 TEMPLATE = {"dense": {"bias": jnp.zeros(3), "kernel": jnp.zeros((2, 3))}, "scale": jnp.zeros(())}
 ALIVE = np.array([-1, -1])
@@ -73,20 +72,9 @@ def test_an_interrupted_run_leaves_what_its_manifest_counts_and_can_go_on(store,
     np.testing.assert_array_equal(open_draws(store.path).log_density(3, 6), some_draws(3, seed=1)[1])
 
 
-@contextmanager
-def full_disk():
-    """A file size limit: the operating system refuses the write where a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_is_a_storage_error_and_leaves_the_draws_before_it(store):
     store.append(*some_draws(3), ALIVE)
-    with full_disk(), pytest.raises(StorageError, match="Free some space"):
+    with full_disk(50), pytest.raises(StorageError, match="Free some space"):
         store.append(*some_draws(3, seed=1), ALIVE)
     opened = open_draws(store.path)
     assert opened.num_draws == 3

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -124,11 +125,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(files, uninterrupted, how, ca
     ("most_bytes", "full"), [(2_000, "learned"), (8_000, "draws/positions/")], ids=["before", "among the draws"]
 )
 def test_a_run_that_filled_its_disk_says_so_and_goes_on_to_the_bit(files, uninterrupted, most_bytes, full, tmp_path):
-    # A file size limit stands for a full disk: the operating system refuses the write in the same place.
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most_bytes}, {most_bytes}))"
-    code = f"{limit}; from mtbkd_jax.cli import main; main()"
+    code = (
+        f"from mtbkd_jax.cli import main\nfrom tests.full_disk import full_disk\nwith full_disk({most_bytes}): main()"
+    )
     arguments = fit_arguments(files, tmp_path / "run", "--checkpoint-seconds", "0")
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
+    )
     assert done.returncode == 1
     *_, message = done.stderr.strip().splitlines()
     assert message.startswith("mtbkd: ")

@@ -215,21 +215,24 @@ def _batches(table: Table, plan: _Plan) -> Iterator[tuple[int, Float[np.ndarray,
             for name, column in zip((*plan.columns, *of_classes), batch, strict=False)
         ]
         if plan.top is not None:
-            values = _spread(parts[0], parts[1], plan.top, table.where, start)
-            yield start, check_sparse(values, table.where, field), None if plan.of_ids is None else batch[-1]
-            start += len(values)
-            continue
-        if len(parts) == 1 and parts[0].ndim > 1:
-            values = parts[0]
+            logits = check_sparse(_spread(parts[0], parts[1], plan.top, table.where, start), table.where, field)
         else:
-            for name, part in zip(plan.columns, parts, strict=True):
-                if part.ndim != 1:
-                    found = f"an array of shape {part.shape}"
-                    action = "Give one column for each class, or one column that has them all."
-                    raise InputError(table.where, name, found, "a number for each example", action)
-            values = np.stack(parts, axis=1)
-        yield start, as_logits(values, plan.kind, table.where, field), None if plan.of_ids is None else batch[-1]
-        start += len(values)
+            logits = as_logits(_side_by_side(parts, plan.columns, table.where), plan.kind, table.where, field)
+        yield start, logits, None if plan.of_ids is None else batch[-1]
+        start += len(logits)
+
+
+def _side_by_side(
+    parts: Sequence[Float[np.ndarray, "rows ..."]], names_of_parts: Sequence[str], where: str
+) -> Float[np.ndarray, "rows ..."]:
+    """The one column that has all classes, or one for each of them."""
+    if len(parts) == 1 and parts[0].ndim > 1:
+        return parts[0]
+    for name, part in zip(names_of_parts, parts, strict=True):
+        if part.ndim != 1:
+            action = "Give one column for each class, or one column that has them all."
+            raise InputError(where, name, f"an array of shape {part.shape}", "a number for each example", action)
+    return np.stack(parts, axis=1)
 
 
 def _spread(
