@@ -94,7 +94,10 @@ _NAMES_OF_MODULE = {
     ),
     "lessons": ("Lessons",),
     "likelihood": ("categorical_log_likelihood",),
-    "metrics": ("classification_metrics",),
+    "metrics": (
+        "classification_metrics",
+        "ranked_probability_score",
+    ),
     "multilabel": (
         "MultilabelDistillation",
         "MultilabelPrediction",
@@ -139,6 +142,10 @@ _NAMES_OF_MODULE = {
         "sghmc",
         "sgld",
     ),
+    "sampled_weights": (
+        "JointDraws",
+        "sample_with_weights",
+    ),
     "sampling": (
         "ChunkReport",
         "sample_chains",
@@ -152,6 +159,7 @@ _NAMES_OF_MODULE = {
         "from_nnx",
         "mlp",
         "num_parameters",
+        "ordinal",
     ),
     "tails": (
         "Bucketed",
@@ -181,6 +189,7 @@ _NAMES_OF_MODULE = {
         "weight_space_prior",
     ),
     "weighting": (
+        "accuracy_by_class_weighting",
         "confidence_aware_weighting",
         "entropy_weighting",
         "fixed_weighting",

@@ -112,8 +112,10 @@ class Fit:
     """The student's architecture."""
     standardize: bool = True
     """Whether inputs are standardised by the training statistics, which the run keeps for ``predict``."""
-    weighting: Literal["default", "trust", "entropy", "uniform", "fixed"] = "default"
-    """How teachers are weighed; the default learns trust where there are labels enough, else entropy."""
+    weighting: Literal["default", "trust", "accuracy", "confidence", "entropy", "uniform", "fixed"] = "default"
+    """How teachers are weighed: by trust that is learned, by how often they are right when they say a class, by how
+    probable they find the label (only examples with one), by entropy, all alike, or as given. The default learns trust
+    where there are labels enough, else it takes entropy."""
     weights: tuple[float, ...] = ()
     """The weights of ``fixed``, one for each teacher."""
     centers: tuple[str, ...] = ()

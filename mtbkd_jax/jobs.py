@@ -69,7 +69,14 @@ from mtbkd_jax.unfinished import (
     mark_finished,
     unfinished_run,
 )
-from mtbkd_jax.weighting import WeightingRule, entropy_weighting, fixed_weighting, uniform_weighting
+from mtbkd_jax.weighting import (
+    WeightingRule,
+    accuracy_by_class_weighting,
+    confidence_aware_weighting,
+    entropy_weighting,
+    fixed_weighting,
+    uniform_weighting,
+)
 from mtbkd_jax.windows import UnlabelledRows
 
 if TYPE_CHECKING:
@@ -500,6 +507,8 @@ def _weighting(config: "Fit", labels: np.ndarray, teacher_names: Sequence[str]) 
         name = "trust" if are_enough(int((labels >= 0).sum()), config.distillation.num_folds) else "entropy"
     rules = {
         "trust": learned_trust(num_folds=config.distillation.num_folds),
+        "accuracy": accuracy_by_class_weighting(),
+        "confidence": confidence_aware_weighting(),
         "entropy": entropy_weighting(),
         "uniform": uniform_weighting(),
     }

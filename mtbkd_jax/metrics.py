@@ -106,6 +106,31 @@ def brier_score(probs: Probs, labels: Labels) -> float:
     return float(brier_score_loss(labels, probs, labels=np.arange(probs.shape[1]), scale_by_half=False))
 
 
+def ranked_probability_score(probs: Probs, labels: Labels) -> float:
+    """Mean over examples of Σ_c (F_c - 1{y ≤ c})², F the cumulative probabilities of ordered classes (Epstein, 1969).
+
+    Zero where the label is certain, and smaller for a neighbour of it than for a class far away; at most the number of
+    classes less one.
+
+    Args:
+      probs: predictive probabilities, of the lowest class first.
+      labels: classes, -1 where there is none.
+
+    Returns:
+      The score.
+
+    Raises:
+      InputError: if no example has a label.
+
+    >>> near, far = np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 1.0]])
+    >>> ranked_probability_score(near, np.array([0])), ranked_probability_score(far, np.array([0]))
+    (1.0, 2.0)
+    """
+    probs, labels = _labelled("ranked_probability_score", probs, labels)
+    is_at_most = labels[:, None] <= np.arange(probs.shape[1])[None]
+    return float(np.square(probs.cumsum(axis=1) - is_at_most).sum(axis=1).mean())
+
+
 def reliability_bins(probs: Probs, labels: Labels, *, num_bins: int = 15, adaptive: bool = False) -> ReliabilityBins:
     """Group the examples by confidence.
 

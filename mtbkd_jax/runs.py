@@ -60,7 +60,7 @@ from mtbkd_jax.lessons import with_components
 from mtbkd_jax.metrics import classification_metrics, out_of_distribution_auroc
 from mtbkd_jax.posterior_sampling import SampledPosterior
 from mtbkd_jax.prediction import Prediction, example_blocks, flatten_weights, predict_from
-from mtbkd_jax.students import Student, cnn, mlp
+from mtbkd_jax.students import Student, cnn, mlp, ordinal
 from mtbkd_jax.types import Key
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, coverage, mean_deviance, predictive_entropy, predictive_mean
 
@@ -92,13 +92,18 @@ class StudentConfig:
     Attributes:
       kind: a multilayer perceptron, or a small convolutional network on images.
       hidden: widths of the hidden layers, or of the convolutions.
+      ordered: whether the classes are ordered, the lowest first, so that the network gives a place among them
+        (``students.ordinal``).
     """
 
     kind: Literal["mlp", "cnn"] = "mlp"
     hidden: tuple[int, ...] = (128,)
+    ordered: bool = False
 
     def build(self, input_shape: Sequence[int], num_classes: int) -> Student:
         """The student for inputs of this shape."""
+        if self.ordered:
+            return ordinal(dataclasses.replace(self, ordered=False).build(input_shape, 1), num_classes)
         check_one_of(("mlp", "cnn"), "student", "kind", self.kind)
         if self.kind == "mlp":
             return mlp(num_features=int(np.prod(input_shape)), hidden=self.hidden, num_classes=num_classes)
@@ -327,7 +332,8 @@ def open_run(path: str | Path) -> Run:
     """
     path = Path(path)
     manifest = storage.read_manifest(path / "manifest.json", **_FORMAT)
-    config = StudentConfig(manifest["student"]["kind"], tuple(manifest["student"]["hidden"]))
+    of_student = manifest["student"]  # runs from before there were ordered classes do not speak of them
+    config = StudentConfig(of_student["kind"], tuple(of_student["hidden"]), of_student.get("ordered", False))
     input_shape = tuple(manifest["input_shape"])
     student = config.build(input_shape, len(manifest["class_names"]))
     standardizer = None if manifest["standardizer"] is None else Standardizer.from_json(manifest["standardizer"])

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_whole
 from mtbkd_jax.errors import InputError
@@ -160,6 +160,58 @@ def cnn(*, image_shape: Sequence[int], channels: Sequence[int], num_classes: int
     """
     check_whole("cnn", 1, num_classes=num_classes, **_by_layer(channels))
     return from_linen(_CNN(tuple(channels), num_classes), tuple(image_shape))
+
+
+class OrdinalParams(NamedTuple):
+    """Parameters of an ``ordinal`` student.
+
+    Attributes:
+      network: of the network that gives the location.
+      cutpoints: where the first one lies from the middle, and, before a softplus, how far each of the others lies
+        beyond the one before it, ``[classes - 1]``; all zero are evenly spaced around zero.
+    """
+
+    network: Params
+    cutpoints: Float[Array, "*draws cutpoints"]
+
+
+def ordinal(network: Student, num_classes: int) -> Student:
+    """A student for classes that are ordered: the proportional-odds model (McCullagh, 1980).
+
+        P(y ≤ c | x) = σ(b_c − f(x)),    b_1 < … < b_{C−1},
+        q_c = σ(b_c − f) − σ(b_{c−1} − f),    b_0 = −∞, b_C = ∞
+
+    Its logits are log q, so that likelihood, priors, teachers and metrics are those of any classifier; a softening
+    other than one and a temperature of the predictions are powers of q, as they are of a softmax.
+
+    Args:
+      network: gives the location f, ``[examples, 1]``.
+      num_classes: C, at least two; class 0 is the lowest.
+
+    Raises:
+      InputError: if there are fewer than two classes.
+
+    >>> student = ordinal(mlp(num_features=4, hidden=(8,), num_classes=1), num_classes=5)
+    >>> log_probs = student.apply(student.init(jax.random.key(0)), jnp.zeros((2, 4)))
+    >>> np.exp(log_probs).sum(axis=1).round(4).tolist()
+    [1.0, 1.0]
+    """
+    check_whole("ordinal", 2, num_classes=num_classes)
+
+    def init(key: Key) -> OrdinalParams:
+        return OrdinalParams(network.init(key), jnp.zeros(num_classes - 1))
+
+    def apply(params: OrdinalParams, inputs: Array) -> Array:
+        beyond_first = jnp.pad(jnp.cumsum(jax.nn.softplus(params.cutpoints[1:])), (1, 0))
+        cutpoints = params.cutpoints[0] + beyond_first - beyond_first.mean()
+        above = cutpoints[None] - network.apply(params.network, inputs)
+        # σ(u) − σ(l) = σ(u) σ(−l) (1 − exp(l − u)), in which nothing cancels; the ends have no u, or no l.
+        below_upper = jnp.pad(jax.nn.log_sigmoid(above), ((0, 0), (0, 1)))
+        above_lower = jnp.pad(jax.nn.log_sigmoid(-above), ((0, 0), (1, 0)))
+        of_gaps = jnp.pad(jnp.log(-jnp.expm1(-jnp.diff(cutpoints))), 1)
+        return below_upper + above_lower + of_gaps[None]
+
+    return Student(init, apply)
 
 
 def _by_layer(widths: Sequence[int]) -> dict[str, int]:

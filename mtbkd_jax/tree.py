@@ -48,6 +48,7 @@ def tree_where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
+@jax.jit  # one program for all leaves: outside of one, each shape of a leaf would be compiled apart
 def tree_rows(a: Params, rows: Any) -> Params:
     """``a[rows]``, leaf by leaf: a row of what is stacked for one index, several for an array of them.
 

@@ -221,6 +221,59 @@ def confidence_aware_weighting() -> RuleForNewRows:
     return _RowByRow(of_rows)
 
 
+@dataclass(frozen=True)
+class _AccuracyByClass:
+    """The rule of ``accuracy_by_class_weighting``."""
+
+    def __call__(self, key, teacher_probs, inputs, labels, is_asked=None):
+        return self.fit(key, teacher_probs, inputs, labels, is_asked)[0]
+
+    def fit(self, key, teacher_probs, inputs, labels, is_asked=None):
+        del key, inputs
+        says = teacher_probs.argmax(-1)
+        counts = jnp.broadcast_to((labels >= 0)[:, None], says.shape)
+        if is_asked is not None:
+            counts &= is_asked
+        own_said = counts.astype(teacher_probs.dtype)
+        own_right = jnp.where(says == labels[:, None], own_said, 0.0)
+        teachers = jnp.arange(says.shape[1])
+        zeros = jnp.zeros(teacher_probs.shape[1:], teacher_probs.dtype)
+        said = zeros.at[teachers, says].add(own_said)
+        right = zeros.at[teachers, says].add(own_right)
+        # No label has a say in the weights of its own example.
+        accuracies = _shrunk(right[teachers, says] - own_right, said[teachers, says] - own_said, zeros.shape[1])
+        return self._log_weights(accuracies, zeros.shape[1]), {"accuracies": _shrunk(right, said, zeros.shape[1])}
+
+    def weigh(self, fitted, teacher_probs, inputs, is_asked=None):
+        del inputs, is_asked
+        accuracies = fitted["accuracies"][jnp.arange(teacher_probs.shape[1]), teacher_probs.argmax(-1)]
+        return self._log_weights(accuracies, teacher_probs.shape[2])
+
+    def _log_weights(self, accuracies, num_classes):
+        says_nothing = jnp.full((accuracies.shape[0], 1), 1 / num_classes, accuracies.dtype)
+        weights = jnp.concatenate([says_nothing, accuracies], axis=1)
+        return jnp.log(weights / weights.sum(-1, keepdims=True))
+
+
+def _shrunk(right: Float[Array, "..."], said: Float[Array, "..."], num_classes: int) -> Float[Array, "..."]:
+    """Towards chance, which takes as many examples as there are classes to overcome."""
+    return (right + 1) / (said + num_classes)
+
+
+def accuracy_by_class_weighting() -> RuleForNewRows:
+    """A teacher weighs as much as it is right, on labelled examples, when it says the class that it says here.
+
+        w_i^g ∝ A_g[c_i^g],    c_i^g = argmax_c p_i^g[c],    A_g[c] = (1 + r_g[c]) / (C + n_g[c]),    w_i^0 ∝ 1 / C
+
+    where the teacher has said c on n_g[c] labelled examples and been right on r_g[c] of them. A is the posterior mean
+    of its accuracy under a Beta(1, C − 1) prior, whose mean is that of a guess; a guess is also what the flat component
+    is worth. An example's own label is left out of its A. As for learned trust, labels that the teachers were trained
+    on flatter them. A teacher that is asked about other inputs than those that the labels are of is weighed by the
+    wrong ones: the rule knows classes and no places, of which learned trust knows as well.
+    """
+    return _AccuracyByClass()
+
+
 def fixed_weighting(weights: Sequence[float]) -> RuleForNewRows:
     """The same given weights on every example.
 

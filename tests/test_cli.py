@@ -179,6 +179,16 @@ def test_a_teacher_may_have_been_asked_about_a_part_of_the_examples_and_have_nam
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(open_draws(out / "draws").positions()))
 
 
+def test_classes_can_be_ordered(files):
+    out = files / "ordered"
+    fit(files, out, "--student.ordered", "--weighting", "accuracy")
+    main(["predict", str(out), "--inputs", str(files / "test.npz"), "--output", str(files / "ordered.npz")])
+    with np.load(files / "ordered.npz") as said, np.load(files / "test.npz") as test:
+        assert (said["probs"].argmax(1) == test["labels"]).mean() > 0.85
+    positions = open_run(out).draws.positions()
+    assert positions.cutpoints.shape == (4, 20, 1)
+
+
 def test_a_center_can_be_given(files):
     params = mlp(num_features=3, hidden=(4,), num_classes=2).init(jax.random.key(0))
     # Far from what the labels say, and so narrow that the component is known by its chains.

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.students import check_student, cnn, from_linen, from_nnx, mlp, num_parameters
+from mtbkd_jax.students import check_student, cnn, from_linen, from_nnx, mlp, num_parameters, ordinal
 
 INPUTS = jax.random.normal(jax.random.key(7), (5, 3))
 
@@ -97,6 +97,30 @@ def test_an_image_is_classified_apart_from_its_batch(image_shape):
 def test_a_layer_without_units_is_refused(build):
     with pytest.raises(InputError, match="expected a whole number, 1 or above"):
         build()
+
+
+def test_an_ordinal_student_is_a_cumulative_link_model():
+    student = ordinal(mlp(num_features=3, hidden=(4,), num_classes=1), num_classes=4)
+    params = student.init(jax.random.key(0))._replace(cutpoints=jnp.array([0.3, -0.5, 1.2]))
+    location = np.asarray(mlp(num_features=3, hidden=(4,), num_classes=1).apply(params.network, INPUTS), np.float64)
+    beyond = np.cumsum([0.0, np.log1p(np.exp(-0.5)), np.log1p(np.exp(1.2))])
+    cutpoints = 0.3 + beyond - beyond.mean()
+    cumulative = 1 / (1 + np.exp(location - cutpoints))
+    expected = np.diff(np.concatenate([np.zeros((5, 1)), cumulative, np.ones((5, 1))], axis=1), axis=1)
+    np.testing.assert_allclose(np.exp(student.apply(params, INPUTS)), expected, rtol=1e-5)
+
+
+def test_an_ordinal_student_far_from_all_cutpoints_has_finite_logits_and_gradients():
+    student = ordinal(mlp(num_features=3, hidden=(), num_classes=1), num_classes=3)
+    params, inputs = student.init(jax.random.key(0)), 1e4 * INPUTS
+    gradient = jax.grad(lambda params: student.apply(params, inputs).sum())(params)
+    assert np.isfinite(student.apply(params, inputs)).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_one_class_is_not_ordered():
+    with pytest.raises(InputError, match="a whole number, 2 or above"):
+        ordinal(mlp(num_features=3, hidden=(), num_classes=1), num_classes=1)
 
 
 def test_no_hidden_layer_is_a_linear_student():

@@ -16,6 +16,7 @@ from mtbkd_jax.trust import (
     trust_model,
 )
 from mtbkd_jax.weighting import (
+    accuracy_by_class_weighting,
     check_weighs_new_rows,
     confidence_aware_weighting,
     entropy_weighting,
@@ -161,7 +162,27 @@ RULES = {
     "uniform": uniform_weighting(),
     "fixed": fixed_weighting([1.0, 2.0]),
     "confidence": confidence_aware_weighting(),
+    "accuracy": accuracy_by_class_weighting(),
 }
+
+
+def test_accuracy_by_class_by_hand():
+    # The first teacher says 0, 0, 1, 0 and the second always 2; the last example has no label.
+    says = np.array([[0, 2], [0, 2], [1, 2], [0, 2]])
+    probs = jnp.asarray(np.where(np.arange(3) == says[..., None], 0.8, 0.1), jnp.float32)
+    labels = jnp.array([0, 1, 1, -1])
+    weights = np.exp(accuracy_by_class_weighting()(jax.random.key(0), probs, jnp.zeros((4, 1)), labels))
+    first = np.array([(1 + 0) / (3 + 1), (1 + 1) / (3 + 1), (1 + 0) / (3 + 0), (1 + 1) / (3 + 2)])  # own label left out
+    second = np.array([1 / 5, 1 / 5, 1 / 5, 1 / 6])
+    expected = np.stack([np.full(4, 1 / 3), first, second], axis=1)
+    np.testing.assert_allclose(weights, expected / expected.sum(1, keepdims=True), rtol=1e-6)
+
+
+def test_accuracy_by_class_is_of_examples_that_a_teacher_was_asked_about():
+    probs = jnp.tile(jnp.array([[0.9, 0.1]]), (4, 1, 1))
+    labels, is_asked = jnp.array([0, 0, 1, -1]), jnp.array([[True], [False], [True], [True]])
+    _, fitted = accuracy_by_class_weighting().fit(jax.random.key(0), probs, jnp.zeros((4, 1)), labels, is_asked)
+    np.testing.assert_allclose(fitted["accuracies"], [[(1 + 1) / (2 + 2), 1 / 2]])
 
 
 @pytest.mark.parametrize("name", RULES)
