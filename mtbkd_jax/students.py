@@ -193,7 +193,7 @@ def ordinal(network: Student, num_classes: int) -> Student:
 
     >>> student = ordinal(mlp(num_features=4, hidden=(8,), num_classes=1), num_classes=5)
     >>> log_probs = student.apply(student.init(jax.random.key(0)), jnp.zeros((2, 4)))
-    >>> np.exp(log_probs).sum(axis=1).round(4).tolist()
+    >>> jnp.exp(log_probs).sum(axis=1).round(4).tolist()
     [1.0, 1.0]
     """
     check_whole("ordinal", 2, num_classes=num_classes)
