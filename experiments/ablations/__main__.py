@@ -33,7 +33,13 @@ from mtbkd_jax.settings import PosteriorSettings, Powers
 from mtbkd_jax.students import mlp
 from mtbkd_jax.tree import tree_rows
 from mtbkd_jax.trust import learned_trust
-from mtbkd_jax.weighting import WeightingRule, entropy_weighting, uniform_weighting
+from mtbkd_jax.weighting import (
+    WeightingRule,
+    accuracy_by_class_weighting,
+    confidence_aware_weighting,
+    entropy_weighting,
+    uniform_weighting,
+)
 
 STUDENT = mlp(num_features=64, hidden=(32,), num_classes=10)
 CENTER_SCALE_RATIO = 0.5
@@ -54,6 +60,13 @@ CHANGES: dict[str, dict[str, float]] = {
     "temperature .1": {"temperature": 0.1},
 }
 """Rows that change a setting of the reference and need nothing to be learned again."""
+
+OTHER_RULES: dict[str, WeightingRule] = {
+    "uniform weights": uniform_weighting(),
+    "weights by accuracy of the class": accuracy_by_class_weighting(),
+    "confidence-aware weights": confidence_aware_weighting(),
+}
+"""Rules that are tried with 100 labels alone."""
 
 Row = dict[str, Any]
 
@@ -91,7 +104,8 @@ def run_seed(seed: int, config: DistillationConfig = DistillationConfig()) -> It
 
     trust = learned_trust(num_folds=config.num_folds)
     yield taught_row("softening 2", task, replace(config, softening=2.0), trust)
-    yield taught_row("uniform weights", task, config, uniform_weighting())
+    for name, rule in OTHER_RULES.items():
+        yield taught_row(name, task, config, rule)
     for num_labels in LABEL_COUNTS:
         relabelled = digits_task(seed, num_labels)
         for name, rule in {"learned trust": trust, "entropy weights": entropy_weighting()}.items():

@@ -1,0 +1,1 @@
+"""Are weights of teachers that are sampled with the student as good as trust that is earned on labels?"""

@@ -1,0 +1,114 @@
+"""Weights sampled with the student, or trust earned on labels? ``python -m experiments.sampled_weights``.
+
+Simulation 1 with 300 labels among 12,000 inputs with teacher outputs. The teachers are sure outside their domains. The
+settings of the posterior are given and the same for all, but the power of the function-space prior: none, one at which
+teachers help, and the paper's. Weights are learned (``learned_trust``), or sampled with the student under a flat
+Dirichlet (``sample_with_weights``). Of a rule that weighs each input differently, the weights shown are means.
+
+Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--out``, and replaces such files only where
+``--overwrite`` is given.
+"""
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.samplers.__main__ import NUM_LABELS, SETTINGS
+from experiments.simulation1.__main__ import STUDENT
+from experiments.simulation1.design import DESIGN
+from experiments.simulation_study import CONFIG
+from experiments.simulations import Simulation, simulation_draws
+from experiments.study import kept, markdown_table, results_files, rows_of, study_parser, summary, write_results
+from mtbkd_jax.data import Standardizer
+from mtbkd_jax.distillation import learn
+from mtbkd_jax.metrics import negative_log_likelihood
+from mtbkd_jax.posterior_sampling import sample_posterior
+from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.sampled_weights import sample_with_weights
+from mtbkd_jax.selection import GivenSettings
+from mtbkd_jax.types import Params
+from mtbkd_jax.uncertainty import predictive_mean
+
+POWERS = (0.03, 1.0)
+COLUMNS = ("accuracy", "nll", "mse", "nobody", *DESIGN.teacher_names, "seconds")
+
+
+def main() -> None:
+    """Run every seed, and write and print the table."""
+    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and chains")
+    options = parser.parse_args()
+    files = results_files(options)
+    runs = []
+    for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds), strict=True):
+        for row in kept(options.runs, f"draw_{seed}", partial(run_draw, seed, draw.with_labels(NUM_LABELS))):
+            runs.append(row)
+            print(seed, row["method"], {name: round(row[name], 4) for name in COLUMNS}, flush=True)
+    rows = rows_of(runs, COLUMNS)
+    write_results(files, summary("sampled_weights", options.seeds, rows) | {"runs": runs}, markdown_table(rows))
+
+
+def run_draw(
+    seed: int, draw: Simulation, *, num_warm_up: int = 200, num_draws: int = 100, num_chains: int = 4
+) -> list[dict[str, Any]]:
+    """Every method on one draw of data and teachers.
+
+    Args:
+      seed: of the draw and the chains.
+      draw: data and teachers.
+      num_warm_up: of the chains that sample weights.
+      num_draws: of each of them.
+      num_chains: chains of each method.
+    """
+    standardize = Standardizer.fit(draw.inputs)
+    test_inputs = jnp.asarray(standardize(draw.test_inputs))
+    config = replace(
+        CONFIG, settings=GivenSettings(*SETTINGS), sampling=replace(CONFIG.sampling, num_chains=num_chains)
+    )
+    learn_key, sample_key = jax.random.split(jax.random.key(seed))
+    inputs = standardize(draw.inputs)
+    lessons, _, _ = learn(learn_key, inputs, draw.labels, draw.teacher_logits, STUDENT, config=config)
+
+    def row(method: str, students: Params, weights: np.ndarray, draw_weights: np.ndarray | None, start: float):
+        seconds = time.perf_counter() - start
+        log_probs = jnp.asarray(predictive_log_probs(STUDENT, flatten_chains(students), test_inputs))
+        probs = np.asarray(predictive_mean(log_probs, None if draw_weights is None else jnp.asarray(draw_weights)))
+        return {
+            "method": method,
+            "seed": seed,
+            "accuracy": float((probs.argmax(1) == draw.test_labels).mean()),
+            "nll": negative_log_likelihood(probs, draw.test_labels),
+            "mse": float(np.square(probs - draw.test_probs).mean()),
+            **dict(zip(COLUMNS[3:-1], map(float, weights), strict=True)),
+            "seconds": seconds,
+        }
+
+    trusted = np.exp(np.asarray(lessons.log_weights)).mean(axis=0)
+
+    def by_trust(method: str, power: float, weights: np.ndarray) -> dict[str, Any]:
+        start = time.perf_counter()
+        settings = SETTINGS._replace(power=power)
+        posterior = sample_posterior(sample_key, STUDENT, lessons, settings, powers=None, config=config)
+        return row(method, posterior.run.positions, weights, posterior.draw_weights, start)
+
+    def by_sampled_weights(power: float) -> dict[str, Any]:
+        start = time.perf_counter()
+        sizes = {"num_chains": num_chains, "num_warm_up": num_warm_up, "num_draws": num_draws}
+        sampled = sample_with_weights(sample_key, STUDENT, lessons, SETTINGS._replace(power=power), **sizes)
+        weights = np.asarray(sampled.weights).mean(axis=(0, 1))
+        return row(f"sampled weights, power {power:g}", sampled.students, weights, None, start)
+
+    rows = [by_trust("no teacher", 0.0, np.eye(trusted.size)[0])]
+    for power in POWERS:
+        rows += [by_trust(f"learned trust, power {power:g}", power, trusted), by_sampled_weights(power)]
+    return rows
+
+
+if __name__ == "__main__":
+    main()
