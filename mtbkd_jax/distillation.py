@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from numpy.typing import ArrayLike
 
 from mtbkd_jax.centers import Centers, choose_center_scale
+from mtbkd_jax.chain_weights import check_labels_to_stack_by
 from mtbkd_jax.checks import (
     Names,
     check_example_shape,
@@ -40,7 +41,7 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, labelled_first, minibatch_for, noise_beyond_sample
 from mtbkd_jax.folds import are_enough, deal_folds
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, held_out_folds, prepare_lessons
-from mtbkd_jax.posterior_sampling import SampledPosterior, check_labels_to_stack_by, sample_posterior
+from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.prediction import Prediction, flatten_chains, predict
 from mtbkd_jax.rows import Rows, check_finite_rows
 from mtbkd_jax.sampling import Progress

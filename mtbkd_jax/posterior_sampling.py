@@ -19,41 +19,32 @@ one component alone, and its draws count by the probability of that component:
 Stacking of all chains, whatever their component, can be asked for instead.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
-from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from mtbkd_jax.chains import BatchKey, DrawBatch, chain_mesh, copy_to_all, copy_to_chains, over_chains
+from mtbkd_jax.chain_starts import chain_starts, climb_all, moved_to_components, starts_of_components
+from mtbkd_jax.chain_weights import chain_predictions, check_labels_to_stack_by, stacked_weights, weights_of_chains
+from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains
 from mtbkd_jax.checkpoints import Checkpoints
-from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_configuration
-from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
-from mtbkd_jax.draws import DrawStore, blocks_of_draws
-from mtbkd_jax.errors import InputError
-from mtbkd_jax.evidence import (
-    NUM_BLOCKS,
-    NUM_POPULATIONS,
-    ComponentWeights,
-    Curvature,
-    Evidence,
-    bridge_evidence,
-    component_weights,
-    evidence_of_populations,
-    laplace_evidence,
-    tempered_evidence,
+from mtbkd_jax.component_evidence import (
+    WORTH_SAMPLING,
+    evidence_by_laplace,
+    refined_evidence,
+    with_refined,
+    worth_sampling,
 )
+from mtbkd_jax.configuration import ADAPTED_SAMPLERS, DistillationConfig, SamplingConfig, check_configuration
+from mtbkd_jax.draws import DrawStore
+from mtbkd_jax.evidence import ComponentWeights, component_weights
 from mtbkd_jax.examples import (
     Examples,
     WeightedExamples,
     all_blocks,
-    full_batch,
     in_blocks,
     minibatch_for,
     minibatch_of_blocks,
@@ -61,10 +52,9 @@ from mtbkd_jax.examples import (
     steps_of_epoch,
 )
 from mtbkd_jax.function_prior import dirichlet_components
-from mtbkd_jax.judging import NUM_PROBES, judged_log_density, judged_log_probs, rows_to_weigh_by
+from mtbkd_jax.judging import judged_log_density
 from mtbkd_jax.kept_predictions import KeptPredictions
-from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
-from mtbkd_jax.posterior import find_mode_in_stages
+from mtbkd_jax.lessons import Lessons, with_components
 from mtbkd_jax.prediction import flatten_weights
 from mtbkd_jax.processes import from_first
 from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
@@ -72,38 +62,23 @@ from mtbkd_jax.sampling import ChainRun, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.settings import (
     Component,
-    ComponentBatch,
     PosteriorSettings,
     Powers,
     component_posterior,
     distillation_curvature,
     distillation_likelihood,
-    mixture_of,
     prior_components,
 )
-from mtbkd_jax.stacking import leave_one_out_log_scores, stacking_weights
-from mtbkd_jax.step_size import (
-    cooled_hamiltonian,
-    cooled_langevin,
-    gradient_noise,
-    hamiltonian_step_size,
-    langevin_step_size,
-    largest_curvature_around,
-)
+from mtbkd_jax.step_size import cooled_hamiltonian, cooled_langevin, hamiltonian_step_size, langevin_step_size
 from mtbkd_jax.students import Student
 from mtbkd_jax.tails import KnownClasses
 from mtbkd_jax.teachers import softened_probs
-from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows, tree_size
+from mtbkd_jax.tree import tree_rows
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 from mtbkd_jax.unsaid import heard
-from mtbkd_jax.weighting import FittedRule, among_asked, pooled_probs
+from mtbkd_jax.visits import Own, phases, with_component
+from mtbkd_jax.weighting import FittedRule, among_asked
 from mtbkd_jax.windows import UnlabelledRows, Windows
-
-WORTH_SAMPLING = 1e-3
-"""Components of less posterior probability, by Laplace, are left out."""
-
-MOST_PARAMETERS_TEMPERED = 1000
-"""Parameters of the largest student whose evidence is found by tempering: minutes of two cores for each component."""
 
 
 class SampledPosterior(NamedTuple):
@@ -183,17 +158,17 @@ def sample_posterior(
     run = _run_chains(prepared, config.sampling, lessons, unlabelled, sink, checkpoints, observer)
 
     alive = of_chain[run.failed_at < 0]
-    predictions = _chain_predictions(student, run, lessons, settings)
+    predictions = chain_predictions(student, run, lessons, settings)
     if config.sampling.chain_weighting == "stacking":
-        stacked = _stacked(predictions, np.arange(alive.size))
-        return SampledPosterior(run, alive, first_look, prepared.is_damped, stacked, is_stacked=True)
+        chain_weights = stacked_weights(predictions, np.arange(alive.size))
+        return SampledPosterior(run, alive, first_look, prepared.is_damped, chain_weights, is_stacked=True)
     weights = first_look
     if len(set(alive.tolist())) > 1 and settings.temperature == 1:
         likelihood = distillation_likelihood(student, settings, softening=config.softening)
         evidence_key, components = prepared.evidence_key, prepared.components
-        refined = _refined_evidence(evidence_key, likelihood, prepared.examples, run.positions, components, alive)
+        refined = refined_evidence(evidence_key, likelihood, prepared.examples, run.positions, components, alive)
         if refined is not None:
-            weights = _with_refined(first_look, prepared.log_prior_weights, refined, np.unique(alive))
+            weights = with_refined(first_look, prepared.log_prior_weights, refined, np.unique(alive))
     chain_weights, is_stacked = weights_of_chains(weights.weights, alive, judged_log_density(run), predictions)
     return SampledPosterior(run, alive, weights, prepared.is_damped, chain_weights, is_stacked)
 
@@ -280,7 +255,7 @@ def _prepare(
     powers = powers or Powers((float(settings.power),), (1.0,))
     # The step size must suit the power at which the posterior is most curved.
     settings = settings._replace(power=powers.values[0])
-    first_powers = jax.vmap(powers.at)(jnp.zeros(sampling.num_chains), _phases(sampling.num_chains))
+    first_powers = jax.vmap(powers.at)(jnp.zeros(sampling.num_chains), phases(sampling.num_chains))
     check_configuration(config)
     check_labels_to_stack_by(sampling, int((lessons.examples.labels >= 0).sum()))
     look_key, start_key, mode_key, chain_key, evidence_key = jax.random.split(key, 5)
@@ -310,7 +285,7 @@ def _prepare(
         look_key, climb_key = jax.random.split(key)
         keys = jax.random.split(climb_key, count)
         mesh = chain_mesh(num_climbs, num_model_blocks=sampling.num_model_blocks)
-        found = _climb_all(
+        found = climb_all(
             copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows), power[rows]), mesh),
             copy_to_all((centerless, settings, look_key), mesh),
             student=student,
@@ -323,9 +298,9 @@ def _prepare(
 
     if np.isfinite(settings.center_scale):
         largest = jnp.full(components.scale.shape, settings.power, jnp.float32)
-        modes, *_ = climb(look_key, _starts_of_components(lessons), components, largest)
+        modes, *_ = climb(look_key, starts_of_components(lessons), components, largest)
         curvature = distillation_curvature(student, settings, softening=config.softening)
-        evidence, is_damped = _evidence_by_laplace(look_key, likelihood, curvature, examples, modes, components)
+        evidence, is_damped = evidence_by_laplace(look_key, likelihood, curvature, examples, modes, components)
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
     else:
         first_look, is_damped = ComponentWeights(np.ones(1), np.zeros(1), "alone"), np.zeros(1, bool)
@@ -336,7 +311,7 @@ def _prepare(
     own = tree_rows(components, component_of_chain)
     starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
     if np.isfinite(settings.center_scale):
-        starts = _moved_to_components(starts, lessons, component_of_chain)
+        starts = moved_to_components(starts, lessons, component_of_chain)
     modes, curvatures, noises = jax.tree.map(jnp.asarray, from_first(climb(mode_key, starts, own, first_powers)))
     noise = float(jnp.max(noises)) * _noise_of_all_rows(examples, sampling.batch_size)
     sampler, step_size = _sampler_and_step_size(
@@ -386,7 +361,7 @@ def _run_chains(
         "data": in_blocks(examples, num_blocks)
         if unlabelled is None
         else _windows_on(warm_up_key, unlabelled, lessons, prepared, sampling),  # nothing is warmed up by windows
-        "own_data": _Own(tree_rows(prepared.components, prepared.component_of_chain), _phases(sampling.num_chains)),
+        "own_data": Own(tree_rows(prepared.components, prepared.component_of_chain), phases(sampling.num_chains)),
         "num_blocks": num_blocks,
         "num_model_blocks": sampling.num_model_blocks,
     }
@@ -480,310 +455,6 @@ def _windows_on(
 def _with_components_of_chains(progress: Progress, component_of_chain: Int[np.ndarray, " chains"]) -> Progress:
     """Tell the observer which chains sample the same law."""
     return lambda report: progress(report._replace(component_of_chain=component_of_chain))
-
-
-def worth_sampling(
-    weights: Float[np.ndarray, " components"], num_chains: int, least: float = WORTH_SAMPLING
-) -> Int[np.ndarray, " sampled"]:
-    """The components to sample, most probable first: no more than there are chains, and none of less than ``least``."""
-    by_weight = np.argsort(-weights)[:num_chains]
-    return by_weight[weights[by_weight] >= least]
-
-
-class Advice(NamedTuple):
-    """What the teachers say of some examples without a label, and what the chains do.
-
-    Attributes:
-      pseudo_labels: of each class.
-      log_probs: predictions by every chain, in nats.
-    """
-
-    pseudo_labels: Float[np.ndarray, "advised classes"]
-    log_probs: Float[np.ndarray, "chains advised classes"]
-
-
-class ChainPredictions(NamedTuple):
-    """What tells whether chains have mixed, and what those that have not are weighed by.
-
-    Attributes:
-      labels: of labelled examples.
-      log_probs: predictions of them by every draw, in nats.
-      num_labels: that those stand for.
-      advice: gives the advice; asked for only where chains have not mixed.
-      temperature: of the posterior that was sampled.
-    """
-
-    labels: Int[np.ndarray, " labelled"]
-    log_probs: Float[np.ndarray, "chains draws labelled classes"]
-    num_labels: int
-    advice: Callable[[], Advice]
-    temperature: float
-
-
-def weights_of_chains(
-    component_weights: Float[np.ndarray, " components"],
-    component_of_chain: Int[np.ndarray, " chains"],
-    log_density: Float[np.ndarray, "chains draws"],
-    predictions: ChainPredictions,
-) -> tuple[Float[np.ndarray, " chains"], bool]:
-    """What each chain counts: its component's weight, shared equally where chains have mixed and by stacking elsewhere.
-
-    Args:
-      component_weights: of all components.
-      component_of_chain: what each chain has sampled.
-      log_density: of the draws.
-      predictions: of the same chains; with fewer labels than there are chains, all chains of a component count alike.
-
-    Returns:
-      The weights, which sum to one, and whether stacking had a part in them.
-    """
-    chain_weights, is_stacked = np.zeros(component_of_chain.size), False
-    for component in np.unique(component_of_chain):
-        chains = np.flatnonzero(component_of_chain == component)
-        shares = np.full(chains.size, 1 / chains.size)
-        if chains.size > 1 and predictions.labels.size >= chains.size and log_density.shape[1] >= LEAST_DRAWS:
-            diagnostics = diagnose(predictions.log_probs[chains, :, :NUM_PROBES], log_density[chains])
-            if diagnostics.has_moved and not diagnostics.has_mixed:
-                shares, is_stacked = _stacked(predictions, chains), True
-        chain_weights[chains] = component_weights[component] * shares
-    return chain_weights / chain_weights.sum(), is_stacked
-
-
-def check_labels_to_stack_by(sampling: SamplingConfig, num_labelled: int) -> None:
-    """Refuse to stack chains where there is no label."""
-    if sampling.chain_weighting == "stacking" and num_labelled == 0:
-        action = "Weigh the chains by evidence, or label some examples."
-        raise InputError("sampling", "chain_weighting", "stacking, and no label", "labels to stack by", action)
-
-
-def _stacked(predictions: ChainPredictions, chains: Int[np.ndarray, " stacked"]) -> Float[np.ndarray, " stacked"]:
-    """Weights of some of the chains by stacking."""
-    labels, advice = predictions.labels, predictions.advice()
-    log_likelihood = np.take_along_axis(predictions.log_probs[chains], labels[None, None, :, None], axis=3)[..., 0]
-    of_labels = leave_one_out_log_scores(log_likelihood, temperature=predictions.temperature)
-    of_advice = advice.log_probs[chains].reshape(chains.size, -1)
-    of_label = np.full(labels.size, predictions.num_labels / labels.size)
-    counts = np.concatenate([of_label, advice.pseudo_labels.reshape(-1)])
-    return stacking_weights(np.concatenate([of_labels, of_advice], axis=1), counts)
-
-
-def _chain_predictions(
-    student: Student, run: ChainRun, lessons: Lessons, settings: PosteriorSettings
-) -> ChainPredictions:
-    """Predictions of no more examples than stacking needs, which stand for all.
-
-    An example's advice counts for power · λ labels: λ pseudo-labels, each worth what the power says.
-    """
-    labels, stands_for = np.asarray(lessons.examples.labels), lessons.examples.stands_for
-    num_unlabelled = (labels < 0).sum() if stands_for is None else np.asarray(stands_for)[labels < 0].sum()
-    labelled, advised = rows_to_weigh_by(labels)
-
-    def by_draw(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
-        if rows.size == 0:  # not every network takes no example at all
-            return np.zeros((*judged_log_density(run).shape, 0, lessons.teacher_probs.shape[2]))
-        return judged_log_probs(student, run, lessons, rows)
-
-    @cache
-    def advice() -> Advice:
-        worth = float(settings.power * settings.concentration) * num_unlabelled / max(advised.size, 1)
-        pool = np.asarray(pooled_probs(lessons.teacher_probs[advised], lessons.log_weights[advised]))
-        if lessons.is_asked is not None:  # where no teacher was asked, there is no advice
-            pool = np.where(np.asarray(lessons.is_asked)[advised].any(axis=1)[:, None], pool, np.float32(0))
-        log_probs = by_draw(advised)
-        return Advice(worth * pool, scipy.special.logsumexp(log_probs, axis=1) - np.log(log_probs.shape[1]))
-
-    num_labels = int((labels >= 0).sum())
-    return ChainPredictions(labels[labelled], by_draw(labelled), num_labels, advice, float(settings.temperature))
-
-
-def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, num_chains: int) -> Params:
-    """Over-dispersed starts, stacked over chains.
-
-    Where the prior has centers, at each teacher's in turn, and the last one at the pool's, all around it at twice the
-    distance that the prior would put them. Where it has none, as the student is initialised, as in cross-validation: a
-    center would start a chain in its teacher's mode, which it may never leave, whatever the labels say.
-    """
-    init_key, noise_key = jax.random.split(key)
-    if not np.isfinite(settings.center_scale):
-        each = [student.init(key) for key in jax.random.split(init_key, num_chains)]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    at_centers = tree_rows(lessons.centers.params, _center_of_chain(lessons, num_chains))
-    return tree_add_scaled(at_centers, 2 * settings.center_scale, tree_random_normal(noise_key, at_centers))
-
-
-def _center_of_chain(lessons: Lessons, num_chains: int) -> Int[np.ndarray, " chains"]:
-    """The row of the centers that each chain starts at: the teachers in turn, and the pool for the last one."""
-    rows = 1 + np.arange(num_chains) % lessons.teacher_probs.shape[1]
-    rows[-1] = 0
-    return rows
-
-
-def _moved_to_components(starts: Params, lessons: Lessons, component_of_chain: Int[np.ndarray, " chains"]) -> Params:
-    """Each chain's offset around the center of its component; the wide component has no center worth starting at."""
-    starts_at = _center_of_chain(lessons, component_of_chain.size)
-    ends_at = np.where(component_of_chain == 0, starts_at, component_of_chain - 1)
-    centers = lessons.centers.params
-    return jax.tree.map(
-        lambda start, new, old: start + (new - old), starts, tree_rows(centers, ends_at), tree_rows(centers, starts_at)
-    )
-
-
-def _starts_of_components(lessons: Lessons) -> Params:
-    """Each component's center, and that of the pool for the wide one: all parameters zero is no place to start at."""
-    return jax.tree.map(lambda leaf: jnp.concatenate([leaf[:1], leaf]), lessons.centers.params)
-
-
-class _Own(NamedTuple):
-    """What a chain has to itself: a component, and the phase at which it begins to visit the powers."""
-
-    component: Component
-    phase: Float[Array, "*chains"]
-
-
-def _phases(num_chains: int) -> Float[Array, " chains"]:
-    return jnp.arange(num_chains) / num_chains
-
-
-def with_component(draw_batch: DrawBatch, power_at: Callable[[Any, Array], Any]) -> DrawBatch:
-    """``draw_batch`` for a chain that has a component to itself, and visits powers, ``(step, phase) -> power``."""
-
-    def draw(key: BatchKey, data: tuple[Examples | WeightedExamples, _Own]) -> ComponentBatch:
-        examples, own = data
-        power = jnp.asarray(power_at(key.step, own.phase), jnp.float32)
-        return ComponentBatch(draw_batch(key, examples), own.component, power)
-
-    return draw
-
-
-@partial(jax.jit, static_argnames=("student", "softening", "draw_batch", "num_steps", "mesh"))
-def _climb_all(
-    chains: tuple[Params, Array, Component, Float[Array, " chains"]],
-    shared: tuple[Lessons, PosteriorSettings, Key],
-    *,
-    student: Student,
-    softening: float,
-    draw_batch: DrawBatch,
-    num_steps: int,
-    mesh: Mesh,
-) -> tuple[Params, Float[Array, " chains"], Float[Array, " chains"]]:
-    """The mode near each start under a power, and the curvature and the noise of minibatch gradients around it.
-
-    These two are under the power of the settings, which are data to the compiled program, so that it serves the student
-    without teachers as well.
-    """
-
-    def climb(chain, shared):
-        start, key, component, power = chain
-        lessons, settings, look_key = shared
-        own = _Own(component, jnp.zeros(()))
-        curvature_key, noise_key = jax.random.split(look_key)
-        log_density = component_posterior(student, settings, softening=softening)
-        mode = find_mode_in_stages(
-            log_density,
-            start,
-            key=key,
-            data_of_stage=lambda stage: (at_climb_stage(lessons, settings, stage), own),
-            num_stages=NUM_CLIMB_STAGES,
-            draw_batch=with_component(draw_batch, lambda step, phase: power),
-            num_steps=num_steps,
-        )
-        data = with_components(lessons, settings), own
-        whole = ComponentBatch(full_batch(None, data[0]), component, jnp.asarray(settings.power, jnp.float32))
-        curvature = largest_curvature_around(log_density, mode, component.scale, whole, curvature_key)
-        draw = with_component(draw_batch, lambda step, phase: settings.power)
-        noise = gradient_noise(log_density, mode, lambda key: draw(BatchKey(key, 0), data), noise_key)
-        return mode, curvature, noise
-
-    return over_chains(climb, mesh)(chains, shared)
-
-
-def _evidence_by_laplace(
-    key: Key,
-    likelihood: MinibatchLogDensity,
-    curvature: Curvature,
-    examples: Examples,
-    modes: Params,
-    components: Component,
-) -> tuple[Evidence, Bool[np.ndarray, " components"]]:
-    """The first look, and whose curvature was damped.
-
-    Its errors count as independent, although the probes are the same for all and their noise cancels in part.
-    """
-
-    def look(chain, examples):
-        mode, component = chain
-        batch = full_batch(key, examples)
-        return laplace_evidence(key, likelihood, batch, mode, component.center, component.scale, curvature=curvature)
-
-    mesh = chain_mesh(components.scale.shape[0])
-    found = jax.jit(over_chains(look, mesh))(copy_to_chains((modes, components), mesh), copy_to_all(examples, mesh))
-    # A mode that was not found has no evidence.
-    log_evidence = np.nan_to_num(np.asarray(found.log_evidence, np.float64), nan=-np.inf)
-    if np.isneginf(log_evidence).all():
-        found_instead, expected = "none that is finite, for any component", "a finite one"
-        action = "Check the inputs and teachers for extreme numbers, or widen the scales."
-        raise InputError("sample_posterior", "evidence", found_instead, expected, action)
-    errors = np.nan_to_num(np.asarray(found.standard_error))
-    return Evidence(log_evidence, np.diag(errors**2), "laplace"), np.asarray(found.is_damped)
-
-
-def _refined_evidence(
-    key: Key,
-    likelihood: MinibatchLogDensity,
-    examples: Examples,
-    draws: Params | DrawStore | KeptPredictions,
-    components: Component,
-    component_of_chain: Int[np.ndarray, " chains"],
-) -> Evidence | None:
-    """Evidence of the components that were sampled: from their chains, by tempering, or None where neither will do."""
-    numbers, index_of_chain = np.unique(component_of_chain, return_inverse=True)
-    sampled = tree_rows(components, numbers)
-    if not isinstance(draws, KeptPredictions):
-        blocks = [np.asarray(component_log_densities(block, sampled)) for block in blocks_of_draws(draws)]
-        log_densities = np.concatenate(blocks, axis=1)
-        if log_densities.shape[1] >= NUM_BLOCKS:
-            bridge = bridge_evidence(log_densities, index_of_chain)
-            if bridge.is_trustworthy:
-                return bridge.evidence
-    if tree_size(tree_rows(sampled.center, 0)) > MOST_PARAMETERS_TEMPERED:
-        return None
-
-    def lead(population, batch):
-        key, component = population
-        return tempered_evidence(key, likelihood, batch, *component, num_populations=1)[0]
-
-    populations = tree_rows(sampled, np.repeat(np.arange(numbers.size), NUM_POPULATIONS))
-    keys = jax.random.split(key, numbers.size * NUM_POPULATIONS)
-    mesh = chain_mesh(keys.size)
-    shared = copy_to_all(full_batch(key, examples), mesh)
-    log_evidence = jax.jit(over_chains(lead, mesh))(copy_to_chains((keys, populations), mesh), shared)
-    return evidence_of_populations(np.asarray(log_evidence).reshape(numbers.size, NUM_POPULATIONS))
-
-
-def _with_refined(
-    first_look: ComponentWeights,
-    log_prior_weights: Float[np.ndarray, " components"],
-    evidence: Evidence,
-    sampled: Int[np.ndarray, " sampled"],
-) -> ComponentWeights:
-    """The weights of the components that were sampled, refined; the others keep what Laplace gave them."""
-    refined = component_weights(log_prior_weights[sampled], evidence)
-    weights, standard_errors = first_look.weights.copy(), first_look.standard_errors.copy()
-    share = weights[sampled].sum()
-    weights[sampled], standard_errors[sampled] = share * refined.weights, share * refined.standard_errors
-    return ComponentWeights(weights, standard_errors, refined.method)
-
-
-@jax.jit
-def component_log_densities(positions: Params, components: Component) -> Float[Array, "chains draws components"]:
-    """log Normal(θ; center_k, scale_k²) of every draw, up to the constant that all components share, in nats."""
-    num_components = components.scale.shape[0]
-    mixture = mixture_of(components, jnp.full(num_components, -jnp.log(num_components)))
-
-    def of_draw(params: Params) -> Float[Array, " components"]:
-        return mixture.component_log_densities(ravel_pytree(params)[0])
-
-    return jax.lax.map(lambda chain: jax.lax.map(of_draw, chain), positions)
 
 
 def _sampler_and_step_size(

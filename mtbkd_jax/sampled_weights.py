@@ -25,12 +25,12 @@ from jaxtyping import Array, Float
 from numpyro.distributions.transforms import StickBreakingTransform
 
 from mtbkd_jax.centers import Centers
+from mtbkd_jax.chain_starts import chain_starts
 from mtbkd_jax.chains import chain_mesh, copy_to_all, copy_to_chains, over_chains
 from mtbkd_jax.checks import check_positive
 from mtbkd_jax.examples import Examples, WeightedExamples, full_batch
 from mtbkd_jax.lessons import Lessons, with_components
 from mtbkd_jax.posterior import find_mode
-from mtbkd_jax.posterior_sampling import chain_starts
 from mtbkd_jax.samplers import nuts, warm_up
 from mtbkd_jax.sampling import ChainRun, sample_chains, start_chains
 from mtbkd_jax.schedules import constant

@@ -10,6 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from mtbkd_jax import distillation
+from mtbkd_jax.chain_starts import chain_starts
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.distillation import distil, learn
 from mtbkd_jax.draws import create_draws
@@ -18,7 +19,7 @@ from mtbkd_jax.examples import labelled_first
 from mtbkd_jax.folds import deal_folds
 from mtbkd_jax.function_prior import teacher_informed_prior
 from mtbkd_jax.lessons import Lessons, at_climb_stage, held_out_folds, prepare_lessons, with_components
-from mtbkd_jax.posterior_sampling import chain_starts, sample_posterior
+from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.settings import PosteriorSettings, no_teacher

@@ -10,23 +10,15 @@ from flax import linen
 from jax.flatten_util import ravel_pytree
 
 from mtbkd_jax.centers import Centers
+from mtbkd_jax.component_evidence import component_log_densities
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.evidence import ComponentWeights
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.lessons import Lessons, with_components
-from mtbkd_jax.posterior_sampling import (
-    Advice,
-    ChainPredictions,
-    SampledPosterior,
-    component_log_densities,
-    sample_posterior,
-    weights_of_chains,
-    worth_sampling,
-)
+from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains
-from mtbkd_jax.samplers import SamplerInfo, nuts, warm_up
-from mtbkd_jax.sampling import ChainRun, sample_chains, start_chains
+from mtbkd_jax.samplers import nuts, warm_up
+from mtbkd_jax.sampling import sample_chains, start_chains
 from mtbkd_jax.schedules import constant
 from mtbkd_jax.settings import PosteriorSettings, Powers, distillation_posterior, prior_components
 from mtbkd_jax.students import from_linen
@@ -199,80 +191,12 @@ def test_evidence_stays_that_of_laplace_where_it_cannot_be_had_otherwise(lessons
     student, lessons = lessons
     settings = PosteriorSettings(0.5, 2.0, 0.35, 1.0, 0.5 if reason == "temperature" else 1.0)
     if reason == "size":
-        monkeypatch.setattr("mtbkd_jax.posterior_sampling.MOST_PARAMETERS_TEMPERED", 5)
+        monkeypatch.setattr("mtbkd_jax.component_evidence.MOST_PARAMETERS_TEMPERED", 5)
     # Too few draws for a bridge.
     config = replace(CONFIG, sampling=replace(EXACT, num_draws=16))
     posterior = sample_posterior(jax.random.key(5), student, lessons, settings, powers=None, config=config)
     assert len(set(posterior.component_of_chain.tolist())) > 1
     assert posterior.weights.method == "laplace"
-
-
-def test_components_worth_sampling_come_in_the_order_of_their_weight():
-    weights = np.array([0.2, 1e-5, 0.5, 0.2999])
-    assert worth_sampling(weights, 4).tolist() == [2, 3, 0]
-    assert worth_sampling(weights, 2).tolist() == [2, 3]
-
-
-def test_chains_of_a_component_share_its_weight():
-    info = SamplerInfo(np.zeros((3, 5)), np.ones((3, 5)), np.zeros((3, 5), bool))
-    run = ChainRun(None, info, np.array([-1, 7, -1, -1]), None)
-    weights = ComponentWeights(np.array([0.2, 0.5, 0.3]), np.zeros(3), "bridge")
-    components = np.array([0, 1, 1])
-    nothing = predictions_of(np.zeros((3, 5, 0, 2)), np.zeros(0, int))
-    chain_weights, is_stacked = weights_of_chains(weights.weights, components, np.zeros((3, 5)), nothing)
-    assert not is_stacked
-    posterior = SampledPosterior(
-        run, components, weights, np.zeros(weights.weights.size, bool), chain_weights, is_stacked
-    )
-    np.testing.assert_allclose(posterior.chain_weights, np.array([0.2, 0.25, 0.25]) / 0.7)
-    np.testing.assert_allclose(posterior.draw_weights.reshape(3, 5).sum(1), posterior.chain_weights)
-    assert posterior.main_component == 1
-
-
-NO_ADVICE = Advice(np.zeros((0, 2)), np.zeros((3, 0, 2)))
-
-
-def predictions_of(log_probs, labels, advice=lambda: NO_ADVICE):
-    return ChainPredictions(labels, log_probs, labels.size, advice, temperature=1.0)
-
-
-def nobody_asks():
-    raise AssertionError("chains that have mixed are not stacked")
-
-
-def test_what_teachers_say_tells_chains_apart_that_labels_cannot():
-    rng = np.random.default_rng(0)
-    alike = np.log(np.full((3, 50, 10, 2), 0.5)) + 0.5 * np.arange(3)[:, None, None, None] * np.array([1, -1])
-    log_probs = alike - np.logaddexp.reduce(alike, axis=-1, keepdims=True) + 1e-3 * rng.normal(size=alike.shape)
-    labels = np.arange(10) % 2
-    advised = np.log(np.array([[0.5, 0.5], [0.9, 0.1], [0.1, 0.9]]))[:, None] * np.ones((3, 20, 1))
-    for advice in ([0.0, 5.0], [5.0, 0.0]):
-        said = Advice(np.tile(advice, (20, 1)), advised)
-        predictions = predictions_of(log_probs, labels, lambda said=said: said)
-        weights, is_stacked = weights_of_chains(np.ones(1), np.zeros(3, int), rng.normal(size=(3, 50)), predictions)
-        assert is_stacked
-        assert weights[2 if advice[1] else 1] > 0.9
-
-
-@pytest.mark.parametrize("has_mixed", [True, False])
-def test_chains_of_a_component_that_have_not_mixed_are_stacked(has_mixed):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 40)
-    right = np.where(np.arange(2) == labels[:, None], 0.8, 0.2)
-    of_chain = np.stack([right, right, right if has_mixed else 1 - right])[:, None] * np.ones((3, 50, 1, 1))
-    log_probs = np.log(of_chain) + 0.05 * rng.normal(size=of_chain.shape)
-    weights, is_stacked = weights_of_chains(
-        np.ones(1),
-        np.zeros(3, int),
-        rng.normal(size=(3, 50)),
-        predictions_of(log_probs, labels, nobody_asks if has_mixed else lambda: NO_ADVICE),
-    )
-    assert is_stacked != has_mixed
-    if has_mixed:
-        np.testing.assert_allclose(weights, 1 / 3)
-    else:
-        assert weights[2] < 0.05
-        np.testing.assert_allclose(weights[:2].sum() + weights[2], 1.0)
 
 
 def test_stacking_of_all_chains_samples_every_component(lessons):

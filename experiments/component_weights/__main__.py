@@ -31,6 +31,7 @@ from scipy.stats import norm
 
 from experiments.component_weights.problems import DIMENSIONS, NOISE, NUM_PROBLEMS, Problem, random_problem
 from experiments.study import results_files, study_parser, write_results
+from mtbkd_jax.component_evidence import component_log_densities
 from mtbkd_jax.evidence import (
     ComponentWeights,
     Evidence,
@@ -41,7 +42,6 @@ from mtbkd_jax.evidence import (
     tempered_evidence,
 )
 from mtbkd_jax.figures import BLUE, GREY, STYLE, VERMILLION, WIDTH, save_figure
-from mtbkd_jax.posterior_sampling import component_log_densities
 from mtbkd_jax.samplers import nuts, warm_up
 from mtbkd_jax.sampling import sample_chains, start_chains
 from mtbkd_jax.schedules import constant
