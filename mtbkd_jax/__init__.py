@@ -116,6 +116,7 @@ _NAMES_OF_MODULE = {
         "predictive_log_probs",
     ),
     "regression": (
+        "ChainPlan",
         "GaussianPrediction",
         "RegressionConfig",
         "central_interval",
@@ -141,6 +142,7 @@ _NAMES_OF_MODULE = {
         "nuts",
         "sghmc",
         "sgld",
+        "warm_up",
     ),
     "sampled_weights": (
         "JointDraws",
@@ -149,8 +151,17 @@ _NAMES_OF_MODULE = {
     "sampling": (
         "ChunkReport",
         "sample_chains",
+        "start_chains",
     ),
-    "selection": ("GivenSettings",),
+    "schedules": (
+        "constant",
+        "cyclical",
+        "polynomial",
+    ),
+    "selection": (
+        "Budget",
+        "GivenSettings",
+    ),
     "settings": ("PosteriorSettings",),
     "students": (
         "Student",

@@ -9,11 +9,13 @@ from mtbkd_jax.regression.function_prior import (
 from mtbkd_jax.regression.likelihood import gaussian_log_likelihood
 from mtbkd_jax.regression.metrics import regression_metrics
 from mtbkd_jax.regression.prediction import GaussianPrediction, central_interval, predict_gaussian
+from mtbkd_jax.regression.sampling import ChainPlan
 from mtbkd_jax.regression.students import with_noise
 from mtbkd_jax.regression.teachers import gaussian_teachers
 from mtbkd_jax.regression.trust import equal_gaussian_trust, learned_gaussian_trust
 
 __all__ = [
+    "ChainPlan",
     "GaussianPrediction",
     "RegressionConfig",
     "RegressionDistillation",

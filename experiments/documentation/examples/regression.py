@@ -2,7 +2,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import mtbkd_jax as mt
-from mtbkd_jax.regression.sampling import ChainPlan
 
 # Prices along a street: 150 houses, 30 with a price; one agency knows the south, the other the north.
 rng = np.random.default_rng(0)
@@ -13,7 +12,7 @@ is_north = x[:, :1] > 0
 agencies = price[:, None] + np.where(np.concatenate([is_north, ~is_north], axis=1), 80, rng.normal(0, 5, (150, 2)))
 
 # Two candidates and short chains, for this page; without ``config`` there are 18, and 200 draws of each chain.
-short = ChainPlan(num_mode_steps=300, num_warm_up=40, num_draws=50, thinning=1, num_leapfrog_steps=10)
+short = mt.ChainPlan(num_mode_steps=300, num_warm_up=40, num_draws=50, thinning=1, num_leapfrog_steps=10)
 config = mt.RegressionConfig(powers=(0.0, 1.0), weight_scales=(1.0,), num_chains=2, candidate_plan=short, plan=short)
 student = mt.mlp(num_features=1, hidden=(8,), num_classes=1)
 result = mt.distil_regression(x, targets, agencies, student, seed=0, config=config)

@@ -3,8 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import mtbkd_jax as mt
-from mtbkd_jax.sampling import start_chains
-from mtbkd_jax.schedules import constant
 
 NUM_CHAINS, NUM_DRAWS, CHUNK = 2, 40, 10
 sampler = mt.sghmc(lambda params, batch: -jnp.sum(params**2) / 2, friction=1.0)
@@ -14,11 +12,11 @@ like = jnp.zeros(3)
 def sample(store, checkpoints=None, progress=None):
     return mt.sample_chains(
         sampler,
-        start_chains(sampler, jnp.ones((NUM_CHAINS, 3)), jax.random.key(1)),
+        mt.start_chains(sampler, jnp.ones((NUM_CHAINS, 3)), jax.random.key(1)),
         key=jax.random.key(2),
         data=(),
         draw_batch=lambda key, data: data,
-        step_size=constant(0.2),
+        step_size=mt.constant(0.2),
         num_draws=NUM_DRAWS,
         thinning=5,
         chunk_size=CHUNK,

@@ -4,9 +4,6 @@ import numpy as np
 
 import mtbkd_jax as mt
 from mtbkd_jax.diagnostics import Convergence
-from mtbkd_jax.samplers import warm_up
-from mtbkd_jax.sampling import start_chains
-from mtbkd_jax.schedules import constant
 
 # Linear regression, whose posterior is a known Gaussian: 1,000 rows, three weights, two inputs nearly alike.
 NUM_ROWS, NUM_CHAINS, BATCH = 1000, 4, 50
@@ -44,16 +41,16 @@ samplers = {
 }
 print(f"{'':26}  sd / true sd      error / sd   largest R-hat")
 for name, (sampler, draw_batch, step_size) in samplers.items():
-    states = start_chains(sampler, jnp.tile(true_mean.astype(np.float32), (NUM_CHAINS, 1)), jax.random.key(1))
+    states = mt.start_chains(sampler, jnp.tile(true_mean.astype(np.float32), (NUM_CHAINS, 1)), jax.random.key(1))
     shared = {"data": (x, y), "draw_batch": draw_batch}
     gentle = step_size is not None
     if not gentle:  # HMC and NUTS adapt their step size
-        states, step_size = warm_up(sampler, states, key=jax.random.key(2), num_steps=200, **shared)
+        states, step_size = mt.warm_up(sampler, states, key=jax.random.key(2), num_steps=200, **shared)
     run = mt.sample_chains(
         sampler,
         states,
         key=jax.random.key(3),
-        step_size=constant(step_size),
+        step_size=mt.constant(step_size),
         num_draws=250,
         num_burn_in=500 if gentle else 0,
         thinning=20 if gentle else 1,
