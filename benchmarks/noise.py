@@ -1,7 +1,7 @@
-"""The generator of noise on many numbers, and what it costs: ``python -m benchmarks.noise``.
+"""The noise of the samplers on many numbers, and what it costs: ``python -m benchmarks.noise``.
 
 Tests of randomness on bits and normals from thousands of keys such as a run uses (one for each chain and step), the
-same for Threefry, JAX's own generator. A p-value is that of all keys together. A sound generator has p-values spread
+same for JAX's own, by Threefry. A p-value is that of all keys together. A sound generator has p-values spread
 evenly between zero and one; one below 1e-4 would be a finding. Then the time of as many normals as a student of 34,186
 parameters has, the two taking turns. Writes ``noise.json`` beside this file, or to ``--output``.
 """
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.measure import microseconds, take_turns
-from mtbkd_jax.noise import noise_key
+from mtbkd_jax.noise import noise_key, standard_normals
 from mtbkd_jax.storage import write_json
 from mtbkd_jax.types import Key
 
@@ -33,7 +33,10 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    generators: dict[str, Callable[[Key], Key]] = {"noise": noise_key, "Threefry": lambda key: key}
+    generators = {
+        "noise": Generator(noise_key, standard_normals),
+        "Threefry": Generator(lambda key: key, lambda key, count: jax.random.normal(key, (count,))),
+    }
     results: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
         "keys": options.keys,
@@ -47,7 +50,19 @@ def main() -> None:
         print(key, result)
 
 
-def p_values(generator: Callable[[Key], Key], num_keys: int) -> dict[str, float]:
+class Generator(NamedTuple):
+    """Of noise.
+
+    Attributes:
+      key: the key that bits come from.
+      normals: ``(key, count) -> [count]``.
+    """
+
+    key: Callable[[Key], Key]
+    normals: Callable[[Key, int], jax.Array]
+
+
+def p_values(generator: Generator, num_keys: int) -> dict[str, float]:
     """Of every test, over all keys."""
     byte_counts = np.zeros((4, 256), np.int64)
     pair_counts = np.zeros(4096, np.int64)
@@ -80,9 +95,9 @@ def p_values(generator: Callable[[Key], Key], num_keys: int) -> dict[str, float]
     }
 
 
-def _draw(generator: Callable[[Key], Key], step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    key = generator(jax.random.fold_in(jax.random.key(0), step))
-    return jax.random.bits(key, (NUM_PARAMETERS,)), jax.random.normal(key, (NUM_PARAMETERS,))
+def _draw(generator: Generator, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    key = generator.key(jax.random.fold_in(jax.random.key(0), step))
+    return jax.random.bits(key, (NUM_PARAMETERS,)), generator.normals(key, NUM_PARAMETERS)
 
 
 def _repeated_spacings(birthdays: np.ndarray) -> int:
@@ -91,14 +106,14 @@ def _repeated_spacings(birthdays: np.ndarray) -> int:
     return int((np.diff(spacings) == 0).sum())
 
 
-def times(generators: dict[str, Callable[[Key], Key]], repetitions: int) -> dict[str, float]:
+def times(generators: dict[str, Generator], repetitions: int) -> dict[str, float]:
     """Median microseconds of one step's normals, added to a vector as a sampler does."""
     num_steps = 1000
 
-    def walk(generator: Callable[[Key], Key], start: jax.Array) -> jax.Array:
+    def walk(generator: Generator, start: jax.Array) -> jax.Array:
         def step(position: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
-            key = generator(jax.random.fold_in(jax.random.key(0), index))
-            return 0.9 * position + jax.random.normal(key, position.shape), None
+            key = generator.key(jax.random.fold_in(jax.random.key(0), index))
+            return 0.9 * position + generator.normals(key, position.size), None
 
         return jax.lax.scan(step, start, jnp.arange(num_steps))[0]
 

@@ -11,11 +11,12 @@ from jaxtyping import Array, Float, Int
 from mtbkd_jax.chains import BatchKey, DrawBatch, over_chains
 from mtbkd_jax.examples import full_batch
 from mtbkd_jax.lessons import NUM_CLIMB_STAGES, Lessons, at_climb_stage, with_components
+from mtbkd_jax.noise import noise_like
 from mtbkd_jax.posterior import find_mode_in_stages
 from mtbkd_jax.settings import Component, ComponentBatch, PosteriorSettings, component_posterior
 from mtbkd_jax.step_size import gradient_noise, largest_curvature_around
 from mtbkd_jax.students import Student
-from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_rows
+from mtbkd_jax.tree import tree_add_scaled, tree_rows
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.visits import Own, with_component
 
@@ -32,7 +33,7 @@ def chain_starts(key: Key, student: Student, lessons: Lessons, settings: Posteri
         each = [student.init(key) for key in jax.random.split(init_key, num_chains)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     at_centers = tree_rows(lessons.centers.params, _center_of_chain(lessons, num_chains))
-    return tree_add_scaled(at_centers, 2 * settings.center_scale, tree_random_normal(noise_key, at_centers))
+    return tree_add_scaled(at_centers, 2 * settings.center_scale, noise_like(noise_key, at_centers))
 
 
 def _center_of_chain(lessons: Lessons, num_chains: int) -> Int[np.ndarray, " chains"]:

@@ -1,4 +1,4 @@
-"""Noise: a generator of random bits that is cheap enough for a Langevin step, plugged in under ``jax.random``.
+"""Noise: normals that are cheap enough for a Langevin step, from random bits that are plugged in under ``jax.random``.
 
 A step of SGLD or SGHMC asks for one normal per parameter. On a CPU JAX's own generator, Threefry, costs more for them
 than the gradient of a small student does. Here the keys stay Threefry's: every chain and step has a key of its own,
@@ -12,19 +12,37 @@ probability of one half. Each entry depends on its index and the key alone, so t
 parameters are, however these are laid out over devices.
 
 For one key the map from i to bits is one to one: of 2³² entries no two are equal, where true randomness would repeat
-some. ``normal`` keeps 23 of the 32 bits, so that nothing of this is left in float32 noise.
+some. A normal keeps 23 of the 32 bits, so that nothing of this is left in float32 noise.
+
+On a CPU four fifths of a normal's time is then the inverse of the distribution function: two polynomials, and a
+logarithm that is exact to the last bit. ``standard_normals`` does with one polynomial and a simpler logarithm.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.extend.random import define_prng_impl
-from jaxtyping import Array
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
-from mtbkd_jax.types import Key
+from mtbkd_jax.types import Key, Params
 
 _GOLDEN_RATIO = 0x9E3779B9
+
+# Least largest error of z for w up to 15.3, and of the logarithm around one, found by linear programming.
+_SHIFT, _SCALE, _OFFSET = 2.5, 0.7581886865398677, -2.198801572818715
+_NORMAL = (
+    *(3.208116292953491, 2.1737751960754395, -0.06168472766876221, -0.0944925844669342, 0.16272763907909393),
+    *(-0.11096712201833725, -0.013422942720353603, 0.07493577152490616, -0.02776392363011837, -0.01793883554637432),
+    0.010685528628528118,
+)
+_LOGARITHM = (
+    *(1.0000029802322388, -0.5000212788581848, 0.33305197954177856, -0.2487521469593048, 0.2057252824306488),
+    *(-0.18950757384300232, 0.12001293897628784),
+)
+_BITS_OF_SQUARE_ROOT_OF_HALF, _MANTISSA_BITS = 0x3F3504F3, 23
 
 
 def noise_key(key: Key) -> Key:
@@ -36,6 +54,53 @@ def noise_key(key: Key) -> Key:
     """
     # A key of JAX's other generators has two words more, which are Threefry's as well.
     return jax.random.wrap_key_data(jax.random.key_data(key)[..., :2], impl=_GENERATOR)
+
+
+def noise_like(key: Key, like: Params) -> Params:
+    """Independent standard normals in the shapes and dtypes of ``like``; float32 ones are ``standard_normals``.
+
+    All are drawn at once: every call of the generator in a program takes the compiler a third of a second.
+    """
+    flat, unravel = ravel_pytree(like)
+    if flat.dtype != jnp.float32:
+        return unravel(jax.random.normal(key, flat.shape, flat.dtype))
+    return unravel(standard_normals(key, flat.size))
+
+
+def standard_normals(key: Key, count: int) -> Float[Array, " count"]:
+    """Standard normals by inversion, in float32, to within five millionths.
+
+        z = √2 erf⁻¹(u) = u P(√(w + 5/2)),    w = −log(1 − u²),    u = (2k + 1 − 2²³) / 2²³
+
+    with k the 23 highest bits of a random word, so that z is symmetric, never infinite, and at most 5.2 as that of
+    ``jax.random.normal`` is. As in Giles (2010) the work is a polynomial in w; the root makes one of degree ten do for
+    the whole range. Its error is that of the value of a normal, not of its law: a Kolmogorov-Smirnov test would need
+    10¹¹ of them to see it.
+
+    >>> z = standard_normals(noise_key(jax.random.key(0)), 100_000)
+    >>> float(z.mean()).__round__(2), float(z.std()).__round__(2)
+    (0.0, 1.0)
+    """
+    highest = (jax.random.bits(key, (count,)) >> 9).astype(jnp.int32)
+    u = (2 * highest + 1 - (1 << 23)).astype(jnp.float32) * jnp.float32(2**-23)
+    w = -_log((1 - u) * (1 + u))
+    return u * _polynomial(_NORMAL, _SCALE * jnp.sqrt(w + _SHIFT) + _OFFSET)
+
+
+def _log(x: Float[Array, " count"]) -> Float[Array, " count"]:
+    """log x of normal positive numbers to within 2e-7 and the rounding: 2^e m with m from √½ to √2, by a polynomial."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+    exponent = (bits - _BITS_OF_SQUARE_ROOT_OF_HALF) >> _MANTISSA_BITS
+    beyond_one = jax.lax.bitcast_convert_type(bits - (exponent << _MANTISSA_BITS), jnp.float32) - 1
+    return beyond_one * _polynomial(_LOGARITHM, beyond_one) + exponent.astype(jnp.float32) * jnp.float32(math.log(2))
+
+
+def _polynomial(coefficients: Sequence[float], x: Float[Array, " count"]) -> Float[Array, " count"]:
+    """By Horner's rule, from the constant coefficient up."""
+    value = jnp.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = value * x + coefficient
+    return value
 
 
 def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:

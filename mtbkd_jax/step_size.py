@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_positive
-from mtbkd_jax.tree import tree_add_scaled, tree_norm, tree_random_normal, tree_scale, tree_size, tree_vdot
+from mtbkd_jax.noise import noise_like
+from mtbkd_jax.tree import tree_add_scaled, tree_norm, tree_scale, tree_size, tree_vdot
 from mtbkd_jax.types import Batch, Key, MinibatchLogDensity, Params
 
 MOST_HEATING = 0.1
@@ -59,7 +60,7 @@ def largest_curvature(
         length = tree_norm(image)
         return tree_scale(1 / jnp.where(length > 0, length, 1.0), image), length  # where it is flat, so is the image
 
-    start = tree_random_normal(key, position)
+    start = noise_like(key, position)
     start = tree_scale(1 / tree_norm(start), start)
     return jax.lax.fori_loop(0, num_iterations, iterate, (start, jnp.zeros(())))[1]
 
@@ -80,7 +81,7 @@ def largest_curvature_around(
       key: of the direction.
     """
     noise_key, *keys = jax.random.split(key, 3)
-    away = tree_add_scaled(mode, scale, tree_random_normal(noise_key, mode))
+    away = tree_add_scaled(mode, scale, noise_like(noise_key, mode))
     points = jax.tree.map(lambda *leaves: jnp.stack(leaves), mode, away)
 
     def curvature_at(point_and_key):

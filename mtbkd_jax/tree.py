@@ -4,10 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
-from mtbkd_jax.types import Key, Params
+from mtbkd_jax.types import Params
 
 
 def tree_add_scaled(a: Params, scale: Any, b: Params) -> Params:
@@ -22,15 +21,6 @@ def tree_add_scaled(a: Params, scale: Any, b: Params) -> Params:
 def tree_scale(scale: Any, a: Params) -> Params:
     """``scale * a``, leaf by leaf."""
     return jax.tree.map(lambda x: scale * x, a)
-
-
-def tree_random_normal(key: Key, like: Params) -> Params:
-    """Independent standard normals in the shapes and dtypes of ``like``.
-
-    All are drawn at once: every call of the generator in a program takes the compiler a third of a second.
-    """
-    flat, unravel = ravel_pytree(like)
-    return unravel(jax.random.normal(key, flat.shape, flat.dtype))
 
 
 def tree_vdot(a: Params, b: Params) -> Float[Array, ""]:

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from mtbkd_jax.chains import keys_of_step
-from mtbkd_jax.noise import noise_key
+from mtbkd_jax.noise import noise_key, noise_like, standard_normals
 
 NUM_KEYS, NUM_ENTRIES = 64, 20_000
 SMALLEST_P = 1e-4
@@ -32,7 +32,41 @@ def bits(keys):
 
 @pytest.fixture(scope="module")
 def normals(keys):
-    return np.asarray(jax.vmap(lambda key: jax.random.normal(key, (NUM_ENTRIES,)))(keys), np.float64)
+    return np.asarray(jax.vmap(lambda key: standard_normals(key, NUM_ENTRIES))(keys), np.float64)
+
+
+def test_normals_are_the_inverse_of_the_distribution_function():
+    key, count = noise_key(jax.random.key(4)), 1_000_000
+    highest = np.asarray(jax.random.bits(key, (count,)) >> 9, np.float64)
+    exact = np.sqrt(2) * special.erfinv((2 * highest + 1) / 2**23 - 1)
+    assert np.abs(exact).max() > 4.5
+    np.testing.assert_allclose(standard_normals(key, count), exact, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("highest", [0, 1, 2**22 - 1, 2**22, 2**23 - 1])
+def test_normals_at_the_ends_and_in_the_middle(highest, monkeypatch):
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape: jnp.full(shape, highest << 9, jnp.uint32))
+    exact = np.sqrt(2) * special.erfinv((2 * highest + 1) / 2**23 - 1)
+    np.testing.assert_allclose(standard_normals(jax.random.key(0), 1), exact, rtol=0, atol=5e-6)
+
+
+def test_noise_has_the_shapes_and_types_asked_for_and_are_independent():
+    like = {"a": jnp.zeros((200, 100)), "b": jnp.zeros((200, 100)), "c": jnp.zeros(3, jnp.bfloat16)}
+    normals = noise_like(jax.random.key(0), like)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), normals) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), like
+    )
+    a, b = (np.asarray(normals[name], np.float64).ravel() for name in "ab")
+    error = a.size**-0.5
+    assert abs(a.mean()) < 4.5 * error
+    assert abs(a.std() - 1) < 4.5 * error / np.sqrt(2)
+    assert abs((a * b).mean()) < 4.5 * error
+
+
+def test_noise_in_double_precision_is_exact():
+    with jax.enable_x64(True):
+        noise = noise_like(jax.random.key(0), jnp.zeros(3, jnp.float64))
+        np.testing.assert_array_equal(noise, jax.random.normal(jax.random.key(0), (3,), jnp.float64))
 
 
 def test_normals_are_normal(normals):
@@ -108,8 +142,8 @@ def test_a_key_of_any_generator_will_do(impl):
 
 def test_it_lowers_for_accelerators():
     def noise(words):
-        return jax.random.normal(noise_key(jax.random.wrap_key_data(words, impl="threefry2x32")), (1000,))
+        return standard_normals(noise_key(jax.random.wrap_key_data(words, impl="threefry2x32")), 1000)
 
     words = jax.random.key_data(jax.random.key(0))
     exported = jax.export.export(jax.jit(noise), platforms=("cpu", "cuda", "tpu"))(words)
-    np.testing.assert_array_equal(exported.call(words), noise(words))
+    np.testing.assert_allclose(exported.call(words), noise(words), atol=1e-6)

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.sgmcmc import diffusions
 from jaxtyping import Array, Float
 
 from mtbkd_jax.checks import check_not_negative, check_positive
+from mtbkd_jax.noise import noise_like
 from mtbkd_jax.samplers.base import Sampler, SamplerInfo
-from mtbkd_jax.tree import tree_add_scaled, tree_random_normal, tree_scale
+from mtbkd_jax.tree import tree_add_scaled, tree_scale
 from mtbkd_jax.types import MinibatchLogDensity, Params
 
 
@@ -52,14 +52,20 @@ def sghmc(
     check_positive(friction=friction)
     check_not_negative(temperature=temperature)
     value_and_grad = jax.value_and_grad(log_density)
-    diffusion = diffusions.sghmc(alpha=friction)
 
     def init(position, key):
-        return SGHMCState(position, tree_scale(temperature**0.5, tree_random_normal(key, position)))
+        return SGHMCState(position, tree_scale(temperature**0.5, noise_like(key, position)))
 
     def step(key, state, batch, step_size):
-        value, force = value_and_grad(tree_add_scaled(state.position, step_size, state.momentum), batch)
-        position, momentum = diffusion(key, state.position, state.momentum, force, step_size, temperature)
+        position = tree_add_scaled(state.position, step_size, state.momentum)
+        value, force = value_and_grad(position, batch)
+        kick = jnp.sqrt(2 * friction * step_size * temperature)
+        momentum = jax.tree.map(
+            lambda r, f, n: (1 - friction * step_size) * r + step_size * f + kick * n,
+            state.momentum,
+            force,
+            noise_like(key, state.momentum),
+        )
         return SGHMCState(position, momentum), SamplerInfo(value, jnp.ones_like(value), jnp.array(False))
 
     return Sampler(init, step)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from blackjax.sgmcmc import diffusions
 
 from mtbkd_jax.checks import check_not_negative
+from mtbkd_jax.noise import noise_like
 from mtbkd_jax.samplers.base import Sampler, SamplerInfo
 from mtbkd_jax.types import MinibatchLogDensity, Params
 
@@ -42,7 +42,6 @@ def sgld(log_density: MinibatchLogDensity, *, temperature: float = 1.0) -> Sampl
     """
     check_not_negative(temperature=temperature)
     value_and_grad = jax.value_and_grad(log_density)
-    langevin = diffusions.overdamped_langevin()
 
     def init(position, key):
         del key  # a Langevin chain has nothing to draw at its start
@@ -50,7 +49,10 @@ def sgld(log_density: MinibatchLogDensity, *, temperature: float = 1.0) -> Sampl
 
     def step(key, state, batch, step_size):
         value, force = value_and_grad(state.position, batch)
-        position = langevin(key, state.position, force, step_size, temperature)
+        kick = jnp.sqrt(2 * step_size * temperature)
+        position = jax.tree.map(
+            lambda p, f, n: p + step_size * f + kick * n, state.position, force, noise_like(key, state.position)
+        )
         return SGLDState(position), SamplerInfo(value, jnp.ones_like(value), jnp.array(False))
 
     return Sampler(init, step)

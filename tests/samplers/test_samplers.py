@@ -2,15 +2,20 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blackjax.sgmcmc import diffusions
 from jax.flatten_util import ravel_pytree
 from scipy.linalg import solve_discrete_lyapunov
 
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.noise import standard_normals
 from mtbkd_jax.samplers import hmc, nuts, sghmc, sgld
+from mtbkd_jax.samplers.sghmc import SGHMCState
+from mtbkd_jax.samplers.sgld import SGLDState
 from tests.samplers.table import BIASED, COVARIANCE, FRICTION, MEAN, PRECISION, SAMPLERS, log_density
 
 POSITION = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
@@ -157,3 +162,23 @@ def test_step_lowers_for_every_platform(name, num_chains):
 def test_wrong_numbers_are_refused_when_the_sampler_is_built(build):
     with pytest.raises(InputError):
         build(log_density)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_a_step_is_that_of_blackjax_with_the_same_noise(temperature, monkeypatch):
+    monkeypatch.setattr("blackjax.util.normal", lambda key, shape, dtype: standard_normals(key, *shape))
+    key, step_size = jax.random.key(3), 0.07
+    position, momentum = {"a": jnp.array([0.3]), "b": jnp.array([-1.0])}, {"a": jnp.array([0.5]), "b": jnp.array([2.0])}
+    langevin, _ = sgld(log_density, temperature=temperature).step(key, SGLDState(position), BATCH, step_size)
+    force = jax.grad(log_density)(position, BATCH)
+    theirs = diffusions.overdamped_langevin()(key, position, force, step_size, temperature)
+    chex.assert_trees_all_close(langevin.position, theirs, rtol=1e-6)
+
+    state = SGHMCState(position, momentum)
+    sampler = sghmc(log_density, friction=FRICTION, temperature=temperature)
+    hamiltonian, _ = sampler.step(key, state, BATCH, step_size)
+    force = jax.grad(log_density)(
+        hamiltonian.position, BATCH
+    )  # at the new position, where theirs takes what it is given
+    theirs = diffusions.sghmc(alpha=FRICTION)(key, position, momentum, force, step_size, temperature)
+    chex.assert_trees_all_close(tuple(hamiltonian), theirs, rtol=1e-6)
