@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.memory import PROGRAM
 from mtbkd_jax.run_log import read_log
 from mtbkd_jax.storage import write_json
-from mtbkd_jax.teachers import write_teacher_outputs
+from mtbkd_jax.teacher_writer import write_teacher_outputs
 
 NUM_ROWS, NUM_LABELLED, NUM_FEATURES, NUM_CLASSES = 200_000, 500, 128, 10
 

@@ -8,6 +8,10 @@ import importlib
 from typing import Any
 
 _NAMES_OF_MODULE = {
+    "aligned_teachers": (
+        "align_teachers",
+        "open_teachers",
+    ),
     "alignment": (
         "align_params",
         "average_params",
@@ -177,12 +181,8 @@ _NAMES_OF_MODULE = {
         "Dropped",
         "Renormalised",
     ),
-    "teachers": (
-        "align_teachers",
-        "open_teacher_outputs",
-        "open_teachers",
-        "write_teacher_outputs",
-    ),
+    "teacher_writer": ("write_teacher_outputs",),
+    "teachers": ("open_teacher_outputs",),
     "trust": (
         "fit_trust",
         "learned_trust",

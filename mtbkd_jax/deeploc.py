@@ -26,7 +26,7 @@ from mtbkd_jax.composition import composition_features, composition_names
 from mtbkd_jax.csv_files import csv_columns
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.teacher_files import read_teacher_file
-from mtbkd_jax.teachers import write_teacher_outputs
+from mtbkd_jax.teacher_writer import write_teacher_outputs
 
 CLASS_NAMES = (
     "Cytoplasm",

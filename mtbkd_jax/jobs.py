@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtbkd_jax import storage
+from mtbkd_jax.aligned_teachers import align_teachers, open_teachers
 from mtbkd_jax.baselines import distil_classically
 from mtbkd_jax.checks import check_example_shape, check_labels, check_not_negative, check_seed, check_whole
 from mtbkd_jax.configuration import DistillationConfig, check_configuration
@@ -55,7 +56,7 @@ from mtbkd_jax.runs import (
 from mtbkd_jax.sampling import ChunkReport, Progress
 from mtbkd_jax.selection import Choice
 from mtbkd_jax.students import Student, num_parameters
-from mtbkd_jax.teachers import TeacherOutputs, align_teachers, open_teachers
+from mtbkd_jax.teachers import TeacherOutputs
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS

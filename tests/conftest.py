@@ -21,6 +21,9 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 # Before anything imports the package: from here on a call that contradicts its annotations raises.
 install_import_hook("mtbkd_jax", "beartype.beartype")
 
+# Fixtures that several modules of tests share. They import the package: named here, they are imported after the hook.
+pytest_plugins = ["tests.small_teachers"]
+
 _MANY_MAPS = 30_000
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtbkd_jax.aligned_teachers import align_teachers, open_teachers
 from mtbkd_jax.cli import main
 from mtbkd_jax.composition import composition_features
 from mtbkd_jax.data import read_dataset, read_inputs
 from mtbkd_jax.deeploc import CLASS_NAMES, TEACHER_FILES, TEST_FILE, TRAIN_FILE, import_deeploc, read_clone
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.teachers import align_teachers, open_teachers
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 PUBLISHED = SHARED_DATA / "deeploc" / "as_published"

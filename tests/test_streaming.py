@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mtbkd_jax.draws import open_draws
-from mtbkd_jax.teachers import write_teacher_outputs
+from mtbkd_jax.teacher_writer import write_teacher_outputs
 from mtbkd_jax.unfinished import is_finished
 from tests.joined import joining_arguments
 

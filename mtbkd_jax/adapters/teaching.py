@@ -27,7 +27,8 @@ from mtbkd_jax.checks import (
 from mtbkd_jax.data import row_ids
 from mtbkd_jax.errors import InputError, MTBKDError, TeacherError
 from mtbkd_jax.npz_files import read_npz
-from mtbkd_jax.teachers import TeacherOutputs, TeacherOutputsWriter
+from mtbkd_jax.teacher_writer import TeacherOutputsWriter
+from mtbkd_jax.teachers import TeacherOutputs
 
 _HASHED_ROWS = 4096
 

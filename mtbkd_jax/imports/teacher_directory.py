@@ -31,7 +31,8 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.imports.cells import GrowingBytes, names, numbers
 from mtbkd_jax.imports.formats import open_table
 from mtbkd_jax.imports.tables import Column, Table, id_column, select_columns
-from mtbkd_jax.teachers import TeacherOutputs, TeacherOutputsWriter
+from mtbkd_jax.teacher_writer import TeacherOutputsWriter
+from mtbkd_jax.teachers import TeacherOutputs
 from mtbkd_jax.unsaid import check_sparse
 
 _SOFTENING = "softening"

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from mtbkd_jax.aligned_teachers import open_teachers
 from mtbkd_jax.cli import main
-from mtbkd_jax.teachers import open_teachers
 from tests.adapters.table import numbers, onnx_forest
 
 IDS = np.array([f"row {row}" for row in range(130)])

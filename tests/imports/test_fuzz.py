@@ -29,12 +29,15 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtbkd_jax import storage, teachers
+from mtbkd_jax import storage
 from mtbkd_jax.adapters import read_questions
+from mtbkd_jax.aligned_teachers import align_teachers
 from mtbkd_jax.data import read_dataset
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.imports import import_data, import_teacher
 from mtbkd_jax.teacher_files import read_teacher_file
+from mtbkd_jax.teacher_writer import write_teacher_outputs
+from mtbkd_jax.teachers import open_teacher_outputs
 from tests.imports.tables import CLASS_NAMES, FORMATS, NUM_ROWS, arrays, write_dataset, write_table
 
 MOST_SECONDS = 10
@@ -59,7 +62,7 @@ def _write_teacher_csv(root: Path) -> None:
 
 def _write_directory(root: Path) -> None:
     outputs = {"a": _logits(), "b": -_logits()}
-    teachers.write_teacher_outputs(root / "dir", outputs, ids=IDS, class_names=CLASS_NAMES)
+    write_teacher_outputs(root / "dir", outputs, ids=IDS, class_names=CLASS_NAMES)
 
 
 def _logits() -> np.ndarray:
@@ -67,9 +70,9 @@ def _logits() -> np.ndarray:
 
 
 def _read_directory(root: Path, out: Path) -> None:
-    opened = teachers.open_teacher_outputs(root / "dir")
+    opened = open_teacher_outputs(root / "dir")
     opened.verify()
-    teachers.align_teachers([opened], ids=opened.ids)
+    align_teachers([opened], ids=opened.ids)
 
 
 def _path(root: Path, format_name: str) -> Path:

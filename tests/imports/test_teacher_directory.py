@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
+from mtbkd_jax.aligned_teachers import align_teachers, open_teachers
 from mtbkd_jax.cli import main
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.imports import import_teacher
-from mtbkd_jax.teachers import align_teachers, open_teachers
 from tests.imports.tables import CLASS_NAMES, FORMATS, NUM_ROWS, arrays, write_table
 
 IDS = np.array([str(100 + row) for row in range(NUM_ROWS)])
