@@ -12,7 +12,7 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
-from mtbkd_jax import storage
+from mtbkd_jax import storage, teacher_layout
 from mtbkd_jax.aligned_teachers import align_teachers, open_teachers
 from mtbkd_jax.baselines import distil_classically
 from mtbkd_jax.checks import check_example_shape, check_labels, check_not_negative, check_seed, check_whole
@@ -531,7 +531,7 @@ def _given_centers(specs: Sequence[str], student: Student, teacher_names: Sequen
 def _digests(specs: Sequence[str]) -> dict[str, str]:
     """SHA-256 of each file, and of what describes the content of each directory."""
     paths = [Path(spec.partition("=")[2] or spec) for spec in specs]
-    described_by = {path: path / "teachers.json" for path in paths if path.is_dir()}
+    described_by = {path: path / teacher_layout.MANIFEST for path in paths if path.is_dir()}
     described_by |= {path: file for path in described_by if (file := path / "_METADATA").exists()}
     return {str(path): sha256_of_file(described_by.get(path, path)) for path in paths}
 

@@ -46,9 +46,9 @@ def check_manifest(manifest: Mapping[str, Any], where: str) -> None:
         "source": str,
         "sha256": str,
     }
-    _check_types(manifest, of_all, where, "")
+    check_types(manifest, of_all, where)
     for number, teacher in enumerate(manifest["teachers"]):
-        _check_types(teacher, of_teacher, where, f"teachers.{number}.")
+        check_types(teacher, of_teacher, where, f"teachers.{number}.")
         check_softening(teacher["softening"], where)
         if (gives := teacher.get("gives", TOP_CLASSES)) != TOP_CLASSES:
             field = f"teachers.{number}.gives"
@@ -59,7 +59,7 @@ def check_manifest(manifest: Mapping[str, Any], where: str) -> None:
     check_whole(where, 1, id_bytes=manifest["id_bytes"])
     if manifest["class_names"] is not None:
         by_number = dict(enumerate(manifest["class_names"]))
-        _check_types(by_number, dict.fromkeys(by_number, str), where, "class_names.")
+        check_types(by_number, dict.fromkeys(by_number, str), where, "class_names.")
         named = check_class_names(manifest["class_names"], where)
         check_same_number("names", len(named), manifest["num_classes"], "as there are classes", where, "class_names")
 
@@ -127,7 +127,8 @@ def as_text(encoded: np.ndarray, where: str) -> np.ndarray:
         raise CorruptDataError(where, "ids", f"bytes ({error})", "UTF-8", storage.COPY_AGAIN) from error
 
 
-def _check_types(found: Any, expected: Mapping[Any, type | tuple[type, ...]], where: str, prefix: str) -> None:
+def check_types(found: Any, expected: Mapping[Any, type | tuple[type, ...]], where: str, prefix: str = "") -> None:
+    """Check that JSON has these fields, of these types; messages name a field after the prefix."""
     for key, kinds in expected.items():
         value = found.get(key) if isinstance(found, dict) else None
         if not isinstance(value, kinds) or isinstance(value, bool):

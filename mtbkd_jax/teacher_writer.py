@@ -36,7 +36,9 @@ from mtbkd_jax.teacher_layout import (
     as_bytes,
     blocks,
     check_known,
+    check_manifest,
     check_teacher_names,
+    check_types,
     create_stored_rows,
     logits_path,
 )
@@ -199,6 +201,7 @@ class TeacherOutputsWriter:
     def _check_finished(self) -> None:
         """Make sure that a finished directory is the one that is asked for."""
         manifest = storage.read_manifest(self._path / MANIFEST, format_name=FORMAT, version=VERSION)
+        check_manifest(manifest, str(self._path / MANIFEST))
         teachers = [{key: of[key] for key in of if key != "sha256"} for of in manifest["teachers"]]
         found, expected = manifest | {"teachers": teachers}, self._plan.to_json()
         check_same(str(self._path / MANIFEST), {field: found.get(field) for field in expected}, expected)
@@ -212,10 +215,16 @@ class TeacherOutputsWriter:
             found, expected = "teacher outputs that were begun", "a new or an empty directory"
             action = "Resume them (`--resume`), choose another path, or remove the directory yourself."
             raise InputError(where, "output directory", found, expected, action)
+        file = str(self._path / _UNFINISHED)
         record = storage.read_manifest(self._path / _UNFINISHED, format_name=_UNFINISHED_FORMAT, version=VERSION)
-        check_same(str(self._path / _UNFINISHED), record["plan"], self._plan.to_json())
+        check_types(record, {"plan": dict, "num_classes": (int, type(None)), "stored": list}, file)
+        check_same(file, record["plan"], self._plan.to_json())
+        by_number = dict(enumerate(record["stored"]))
+        check_types(by_number, dict.fromkeys(range(len(self._rows)), dict), file, "stored.")
+        for number, stored in by_number.items():
+            check_types(stored, {"num_rows": int, "sha256": str}, file, f"stored.{number}.")
         self._num_classes = record["num_classes"]
-        for (name, rows), stored in zip(self._rows.items(), record["stored"], strict=True):
+        for (name, rows), stored in zip(self._rows.items(), by_number.values(), strict=True):
             if stored["num_rows"]:
                 rows.recover(stored["num_rows"], (len(self._plan.ids), self._num_classes))
             if (found := rows.digest.hexdigest()) != stored["sha256"]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtbkd_jax import storage
-from mtbkd_jax.errors import InputError, StorageError
+from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 from mtbkd_jax.teacher_writer import TeacherOutputsWriter, write_teacher_outputs
 from mtbkd_jax.teachers import open_teacher_outputs
 from tests.small_teachers import CLASS_NAMES, IDS, refused
@@ -237,3 +237,30 @@ def test_what_is_no_log_probability_is_refused(tmp_path, logits, row, found, act
     top[2] = row
     with refused("out", "logits of closed from row 0", found, action):
         write_teacher_outputs(tmp_path / "out", {"closed": top}, ids=IDS, sparse=("closed",))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("stored", None), ("stored", []), ("stored", [3]), ("stored", [{"num_rows": "4", "sha256": ""}]), ("plan", [])],
+)
+def test_a_record_that_was_altered_with_its_digest_is_refused(tmp_path, logits, field, value):
+    writer = TeacherOutputsWriter(tmp_path / "out", ["a"], ids=IDS)
+    writer.append("a", IDS[:4], logits[:4, 0])
+    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    file = tmp_path / "out" / "unfinished.json"
+    record = {key: of for key, of in storage.read_json(file).items() if key not in {"format", "version", "sha256"}}
+    record[field] = value
+    file.unlink()
+    storage.write_manifest(file, record, format_name="mtbkd unfinished teacher outputs", version=1)
+    with pytest.raises(CorruptDataError, match=field):
+        TeacherOutputsWriter(tmp_path / "out", ["a"], ids=IDS, resume=True)
+
+
+def test_a_finished_manifest_that_was_altered_with_its_digest_is_refused(directory):
+    file = directory / "teachers.json"
+    manifest = {key: of for key, of in storage.read_json(file).items() if key not in {"format", "version", "sha256"}}
+    del manifest["teachers"]
+    file.unlink()
+    storage.write_manifest(file, manifest, format_name="mtbkd teacher outputs", version=1)
+    with pytest.raises(CorruptDataError, match="teachers"):
+        TeacherOutputsWriter(directory, ["a"], ids=IDS, resume=True)
