@@ -41,17 +41,19 @@ class Row(NamedTuple):
 
 
 def take_turns(
-    programs: Mapping[str, Callable[[], Any]], repetitions: int
+    programs: Mapping[str, Callable[[], Any]], repetitions: int, *, rest_seconds: float = 0.0
 ) -> dict[str, Float[np.ndarray, " repetitions"]]:
     """Seconds that each program takes, turn by turn; a first turn, in which programs are compiled, is not timed.
 
     Args:
       programs: without arguments; what they return is waited for.
       repetitions: turns.
+      rest_seconds: before each program, for threads of the one before to stop waiting for more work.
     """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(repetitions + 1):
         for name, program in programs.items():
+            time.sleep(rest_seconds)
             start = time.perf_counter()
             jax.block_until_ready(program())
             if turn:

@@ -25,6 +25,8 @@ from mtbkd_jax.tree import tree_rows
 
 FRICTION = 1.0
 LEAST_OF_LOOP, LEAST_OF_POSTERIORS = 10.0, 5.0
+REST_SECONDS = 0.5
+"""PyTorch's threads keep a core busy for a while after their work, in which our step takes up to twice its time."""
 
 
 def measure(*, is_small: bool) -> list[Row]:
@@ -41,7 +43,7 @@ def measure(*, is_small: bool) -> list[Row]:
         ("The paper's SGLD in PyTorch", LANGEVIN, partial(sgld_loop, density, num_steps), LEAST_OF_LOOP),
         ("SGHMC of posteriors", HAMILTONIAN, partial(posteriors_loop, density, num_steps), LEAST_OF_POSTERIORS),
     ):
-        seconds = take_turns({"ours": ours[theirs], "theirs": program}, repetitions)
+        seconds = take_turns({"ours": ours[theirs], "theirs": program}, repetitions, rest_seconds=REST_SECONDS)
         rows.append(
             row_of_ratio(
                 f"{name}, one chain, in steps of ours",
