@@ -24,6 +24,7 @@ from mtbkd_jax.types import Key
 
 NUM_PARAMETERS = 34_186
 NUM_BIRTHDAYS, NUM_DAYS = 4096, 2.0**32
+NUM_CELLS = 1000
 
 
 def main() -> None:
@@ -66,7 +67,9 @@ def p_values(generator: Generator, num_keys: int) -> dict[str, float]:
     """Of every test, over all keys."""
     byte_counts = np.zeros((4, 256), np.int64)
     pair_counts = np.zeros(4096, np.int64)
-    length_p, collisions = [], 0
+    normal_p, length_p, collisions = [], [], 0
+    cells = stats.norm.ppf(np.linspace(0, 1, NUM_CELLS + 1))
+    cell_counts = np.zeros(NUM_CELLS, np.int64)
     previous, serial, across = None, [], []
     draw = jax.jit(partial(_draw, generator))
     for step in range(num_keys):
@@ -76,6 +79,8 @@ def p_values(generator: Generator, num_keys: int) -> dict[str, float]:
         high = (bits >> 26).reshape(-1, 2)
         pair_counts += np.bincount(high[:, 0] * 64 + high[:, 1], minlength=4096)
         collisions += _repeated_spacings(bits[:NUM_BIRTHDAYS])
+        normal_p.append(stats.kstest(normals, "norm").pvalue)
+        cell_counts += np.histogram(normals, cells)[0]
         length_p.append(stats.chi2.sf(np.square(normals, dtype=np.float64).sum(), normals.size))
         serial.append(np.vdot(normals[1:], normals[:-1]) / np.sqrt(normals.size))
         if previous is not None:
@@ -88,10 +93,11 @@ def p_values(generator: Generator, num_keys: int) -> dict[str, float]:
         "birthday spacings": float(
             2 * min(stats.poisson.cdf(collisions, expected), stats.poisson.sf(collisions - 1, expected), 0.5)
         ),
+        "normality of each key": float(stats.kstest(normal_p, "uniform").pvalue),
+        f"{NUM_CELLS} cells of all normals": float(stats.chisquare(cell_counts).pvalue),
         "squared lengths": float(stats.kstest(length_p, "uniform").pvalue),
         "correlation of neighbours": float(stats.kstest(serial, "norm").pvalue),
         "correlation of steps": float(stats.kstest(across, "norm").pvalue),
-        "normality of the last key": float(stats.kstest(previous, "norm").pvalue),
     }
 
 
