@@ -18,8 +18,9 @@ import numpy as np
 from numpyro.infer import MCMC, NUTS
 
 from benchmarks.measure import Row
-from experiments.samplers.__main__ import NUM_LABELS, NUM_PROBES, SETTINGS, by_library
+from experiments.samplers.__main__ import NUM_PROBES, SETTINGS, by_library
 from experiments.simulation1.__main__ import STUDENT
+from experiments.simulation1.comparison import NUM_LABELS
 from experiments.simulation1.design import DESIGN
 from experiments.simulation_study import CONFIG
 from experiments.simulations import simulation_draws

@@ -11,20 +11,18 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 
 import time
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.samplers.__main__ import NUM_LABELS, SETTINGS
+from experiments.samplers.__main__ import SETTINGS
 from experiments.simulation1.__main__ import STUDENT
+from experiments.simulation1.comparison import compare_on_draws
 from experiments.simulation1.design import DESIGN
 from experiments.simulation_study import CONFIG
-from experiments.simulations import Simulation, simulation_draws
-from experiments.study import kept, markdown_table, results_files, rows_of, study_parser, summary, write_results
+from experiments.simulations import Simulation
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
 from mtbkd_jax.metrics import negative_log_likelihood
@@ -37,21 +35,6 @@ from mtbkd_jax.uncertainty import predictive_mean
 
 POWERS = (0.03, 1.0)
 COLUMNS = ("accuracy", "nll", "mse", "nobody", *DESIGN.teacher_names, "seconds")
-
-
-def main() -> None:
-    """Run every seed, and write and print the table."""
-    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and chains")
-    options = parser.parse_args()
-    files = results_files(options)
-    runs = []
-    for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds), strict=True):
-        for row in kept(options.runs, f"draw_{seed}", partial(run_draw, seed, draw.with_labels(NUM_LABELS))):
-            runs.append(row)
-            print(seed, row["method"], {name: round(row[name], 4) for name in COLUMNS}, flush=True)
-    rows = rows_of(runs, COLUMNS)
-    write_results(files, summary("sampled_weights", options.seeds, rows) | {"runs": runs}, markdown_table(rows))
 
 
 def run_draw(
@@ -111,4 +94,4 @@ def run_draw(
 
 
 if __name__ == "__main__":
-    main()
+    compare_on_draws("sampled_weights", str(__doc__), COLUMNS, run_draw)

@@ -21,8 +21,6 @@ Writes ``results.json`` and ``table.md`` to the folder of this file or to ``--ou
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,10 +28,9 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.simulation1.__main__ import STUDENT
-from experiments.simulation1.design import DESIGN
+from experiments.simulation1.comparison import compare_on_draws
 from experiments.simulation_study import CONFIG
-from experiments.simulations import Simulation, simulation_draws
-from experiments.study import kept, markdown_table, results_files, rows_of, study_parser, summary, write_results
+from experiments.simulations import Simulation
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.diagnostics import LEAST_DRAWS, diagnose
@@ -50,7 +47,7 @@ from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.settings import PosteriorSettings, distillation_posterior
 from mtbkd_jax.types import Params
 
-NUM_LABELS, NUM_PROBES = 300, 100
+NUM_PROBES = 100
 SETTINGS = PosteriorSettings(power=0.03, concentration=1.0, center_scale=float("inf"), wide_scale=1.0)
 REFERENCE = "NUTS"
 AUTHORS_STEP_SIZE, AUTHORS_STEPS, AUTHORS_THINNING, AUTHORS_BATCH = 8e-8, 2560, 5, 64
@@ -68,21 +65,6 @@ SAMPLERS: Mapping[str, tuple[SamplingConfig, int]] = {
 """The samplers that the library runs, each with the seed of its randomness."""
 
 AUTHORS = "SGLD as the authors run it"
-
-
-def main() -> None:
-    """Run every seed, and write and print the table."""
-    parser = study_parser(str(__doc__), Path(__file__).parent, keeps_runs=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and chains")
-    options = parser.parse_args()
-    files = results_files(options)
-    runs = []
-    for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds), strict=True):
-        for row in kept(options.runs, f"draw_{seed}", partial(run_draw, seed, draw.with_labels(NUM_LABELS))):
-            runs.append(row)
-            print(seed, row["method"], {name: round(row[name], 4) for name in COLUMNS}, flush=True)
-    rows = rows_of(runs, COLUMNS)
-    write_results(files, summary("samplers", options.seeds, rows) | {"runs": runs}, markdown_table(rows, digits=4))
 
 
 def run_draw(
@@ -186,4 +168,4 @@ def as_the_authors(
 
 
 if __name__ == "__main__":
-    main()
+    compare_on_draws("samplers", str(__doc__), COLUMNS, run_draw)
