@@ -3,15 +3,17 @@
 The student has 27 parameters, 300 examples have a label, and the settings of the posterior are given, as in
 ``experiments.samplers``, which compares what the samplers say. NumPyro's NUTS is given the library's own density, which
 is faster than a model in NumPyro's terms, starts at the same modes, and counts at the best of several settings: chains
-together or one after another, two rates of acceptance. Its time is warm-up and draws; ours is that of the whole
-sampler of the library, SGHMC on minibatches of 1,000, from random weights: search for the modes, step size, burn-in
-and draws. Nobody's time holds compilation. Effective draws are ArviZ's, for the log class probabilities of a hundred
-points; the median.
+together or one after another, two rates of acceptance. Its time is that of its draws alone, as if its warm-up were
+free; ours is that of the whole sampler of the library, SGHMC on minibatches of 1,000, from random weights: search for
+the modes, step size, burn-in and draws. Nobody's time holds compilation. Effective draws are ArviZ's, for the log class
+probabilities of a hundred points; the median. So small a student has several modes, and chains that sit in different
+ones are worth few draws together, whoever runs them; so the same is given for the chains one by one, added up.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -36,7 +38,7 @@ from mtbkd_jax.types import Params
 
 GOAL = 3.0
 NUM_CHAINS = CONFIG.sampling.num_chains
-NUTS_SETTINGS = [(method, rate) for method in ("vectorized", "parallel") for rate in (0.65, 0.8)]
+NUTS_SETTINGS = [(method, rate) for method in ("vectorized", "sequential") for rate in (0.65, 0.8)]
 
 
 def measure(*, is_small: bool) -> list[Row]:
@@ -51,19 +53,39 @@ def measure(*, is_small: bool) -> list[Row]:
     sampling = replace(CONFIG.sampling, num_draws=LEAST_DRAWS) if is_small else CONFIG.sampling
     ours = effective_draws_a_second(lambda: by_library(0, 1, lessons, sampling)[0], probes)
     modes = modes_of(lessons)
-    num_warm_up, num_draws = (20, 20) if is_small else (300, 500)
+    num_warm_up, num_draws = (20, 20) if is_small else (300, 250)
     of_nuts = {
         f"{method}, {rate}": effective_draws_a_second(
             by_numpyro(lessons, modes, method, rate, num_warm_up, num_draws), probes
         )
         for method, rate in (NUTS_SETTINGS[:1] if is_small else NUTS_SETTINGS)
     }
-    details = {"ours": round(ours, 1)} | {f"NUTS {name}": round(value, 1) for name, value in of_nuts.items()}
-    ratio = ours / max(of_nuts.values())
-    return [Row("Effective draws of predictions a second, in NumPyro's NUTS", ratio, GOAL, "higher", 0.0, details)]
+    return [
+        row_of(name, getattr(ours, field), {which: getattr(rate, field) for which, rate in of_nuts.items()})
+        for field, name in TITLES.items()
+    ]
 
 
-def effective_draws_a_second(sample: Callable[[], Params], probes: np.ndarray) -> float:
+class Rates(NamedTuple):
+    """Effective draws a second: of all chains together, and of one chain after the other, added up."""
+
+    together: float
+    apart: float
+
+
+TITLES = {
+    "together": "Effective draws of predictions a second, in NumPyro's NUTS",
+    "apart": "The same of the chains one by one, added up",
+}
+
+
+def row_of(name: str, ours: float, of_nuts: Mapping[str, float]) -> Row:
+    """Ours in NUTS's, at its best setting."""
+    details = {"ours": round(ours, 1)} | {f"NUTS {which}": round(rate, 1) for which, rate in of_nuts.items()}
+    return Row(name, ours / max(of_nuts.values()), GOAL, "higher", 0.0, details)
+
+
+def effective_draws_a_second(sample: Callable[[], Params], probes: np.ndarray) -> Rates:
     """Of the second run, for which everything is compiled."""
     sample()
     start = time.perf_counter()
@@ -71,7 +93,13 @@ def effective_draws_a_second(sample: Callable[[], Params], probes: np.ndarray) -
     seconds = time.perf_counter() - start
     log_probs = predictive_log_probs(STUDENT, flatten_chains(positions), probes)
     of_chains = log_probs.reshape(NUM_CHAINS, -1, *log_probs.shape[1:])
-    return float(np.nanmedian(diagnose(of_chains, of_chains[:, :, 0, 0]).probe_ess)) / seconds
+    apart = sum(median_effective(chain[None]) for chain in of_chains)
+    return Rates(median_effective(of_chains) / seconds, apart / seconds)
+
+
+def median_effective(log_probs: np.ndarray) -> float:
+    """Effective draws of the log class probabilities ``[chains, draws, probes, classes]``, the median over probes."""
+    return float(np.nanmedian(diagnose(log_probs, log_probs[:, :, 0, 0]).probe_ess))
 
 
 def modes_of(lessons: Lessons) -> Params:
@@ -80,8 +108,10 @@ def modes_of(lessons: Lessons) -> Params:
     return jax.tree.map(lambda leaf: leaf[:, 0], by_library(0, 1, lessons, short)[0])
 
 
-def by_numpyro(lessons: Lessons, modes: Params, method: str, rate: float, num_warm_up: int, num_draws: int) -> Params:
-    """Positions ``[chains, draws, ...]`` of NumPyro's NUTS on all of the data."""
+def by_numpyro(
+    lessons: Lessons, modes: Params, method: str, rate: float, num_warm_up: int, num_draws: int
+) -> Callable[[], Params]:
+    """Warm NumPyro's NUTS up, on all of the data: the function draws positions ``[chains, draws, ...]``."""
     log_density = distillation_posterior(STUDENT, lessons.centers, SETTINGS)
     data = full_batch(None, with_components(lessons, SETTINGS))
     kernel = NUTS(potential_fn=lambda params: -log_density(params, data), target_accept_prob=rate)
@@ -94,8 +124,10 @@ def by_numpyro(lessons: Lessons, modes: Params, method: str, rate: float, num_wa
         progress_bar=False,
     )
 
+    mcmc.warmup(jax.random.key(1), init_params=modes)
+
     def sample() -> Params:
-        mcmc.run(jax.random.key(1), init_params=modes)
+        mcmc.run(mcmc.post_warmup_state.rng_key)
         return mcmc.get_samples(group_by_chain=True)
 
     return sample
