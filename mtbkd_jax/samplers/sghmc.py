@@ -10,6 +10,9 @@ The force is taken at the new position (symplectic Euler), which is stable while
 the stationary law is O(ε) at every temperature T ≥ 0, in units where the momentum is N(0, T); on a Gaussian that of the
 position's covariance is O(ε²), and only the momentum's is O(ε). Minibatch gradients with a variance V add ε V / 2α to
 the temperature of the draws; ``step_size.cooled_hamiltonian`` keeps that small.
+
+BlackJAX has the same update; it is written out here since that one draws its noise by itself, and noise is most of what
+a step costs beyond its gradient (``noise``).
 """
 
 from typing import NamedTuple

@@ -6,7 +6,7 @@ Samples exp(log p(θ) / T) by the Euler scheme of Welling and Teh (2011), in the
 
 Stable while ε is below two over the largest curvature. The bias of the stationary law is O(ε): on a Gaussian with
 precision Λ the covariance is T (Λ − εΛ²/2)⁻¹ in place of T Λ⁻¹, to which minibatches add ε/2 times the variance of
-their gradients.
+their gradients. It is written out, and not BlackJAX's, for the reason that ``sghmc`` gives.
 """
 
 from typing import NamedTuple
