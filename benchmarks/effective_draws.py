@@ -39,6 +39,10 @@ from mtbkd_jax.types import Params
 GOAL = 3.0
 NUM_CHAINS = CONFIG.sampling.num_chains
 NUTS_SETTINGS = [(method, rate) for method in ("vectorized", "sequential") for rate in (0.65, 0.8)]
+TITLES = {
+    "together": "Effective draws of predictions a second, in NumPyro's NUTS",
+    "apart": "The same of the chains one by one, added up",
+}
 
 
 def measure(*, is_small: bool) -> list[Row]:
@@ -71,12 +75,6 @@ class Rates(NamedTuple):
 
     together: float
     apart: float
-
-
-TITLES = {
-    "together": "Effective draws of predictions a second, in NumPyro's NUTS",
-    "apart": "The same of the chains one by one, added up",
-}
 
 
 def row_of(name: str, ours: float, of_nuts: Mapping[str, float]) -> Row:

@@ -44,9 +44,8 @@ def table(machine: str, rows: Sequence[dict[str, Any]]) -> str:
         f"# Speed, as measured\n\nOn: {machine}. A figure is the median over turns; *spread* is between quartiles.\n"
     ]
     for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
-        source = (
-            Path(__file__).with_name(f"{benchmark}.py").read_text(encoding="utf-8")
-        )  # to import it may need PyTorch
+        # Read and not imported, since one of them needs PyTorch.
+        source = Path(__file__).with_name(f"{benchmark}.py").read_text(encoding="utf-8")
         what = ast.get_docstring(ast.parse(source))
         lines = ["| | figure | goal | spread | |", "|---|---|---|---|---|"]
         for row in (row for row in rows if row["benchmark"] == benchmark):

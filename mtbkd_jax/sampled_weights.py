@@ -37,7 +37,7 @@ from mtbkd_jax.schedules import constant
 from mtbkd_jax.settings import PosteriorSettings, distillation_posterior
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
-from mtbkd_jax.weighting import asked_components
+from mtbkd_jax.weighting import among_asked, asked_components
 
 
 class JointParams(NamedTuple):
@@ -123,8 +123,8 @@ def _weighed(batch: WeightedExamples, log_weights: Float[Array, "1 components"])
     """The batch with these weights, among the components that have a say."""
     components = batch.examples.components
     offsets = components.log_offsets
-    among = jax.nn.logsumexp(jnp.where(jnp.isfinite(offsets), log_weights, -jnp.inf), axis=1, keepdims=True)
-    components = components._replace(log_offsets=offsets + log_weights - among)
+    among = among_asked(jnp.broadcast_to(log_weights, offsets.shape), jnp.isfinite(offsets[:, 1:]))
+    components = components._replace(log_offsets=offsets + among)
     return batch._replace(examples=batch.examples._replace(components=components))
 
 

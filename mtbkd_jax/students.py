@@ -167,8 +167,8 @@ class OrdinalParams(NamedTuple):
 
     Attributes:
       network: of the network that gives the location.
-      cutpoints: where the first one lies from the middle, and, before a softplus, how far each of the others lies
-        beyond the one before it, ``[classes - 1]``; all zero are evenly spaced around zero.
+      cutpoints: first the mean of all of them, and then, before a softplus, how far each lies beyond the one before
+        it, ``[classes - 1]``; all zero are evenly spaced around zero.
     """
 
     network: Params

@@ -74,12 +74,6 @@ def check_teacher_names(names: Sequence[str], where: str) -> None:
         raise InputError(where, "teachers", f"names more than once or empty: {some(twice)}", "each name once", action)
 
 
-def check_known(names: Any, known: Sequence[str], where: str, field: str) -> None:
-    """Check that only teachers that are there are named."""
-    if unknown := sorted(set(names) - set(known)):
-        raise InputError(where, field, some(unknown), f"one of {', '.join(map(repr, known))}", "Check the spelling.")
-
-
 def logits_path(path: Path, teacher: int) -> Path:
     """Where in a directory the logits of a teacher are, by its number."""
     return path / "logits" / str(teacher)

@@ -25,6 +25,7 @@ from mtbkd_jax.checks import (
     check_same,
     check_same_number,
     check_softening,
+    some,
 )
 from mtbkd_jax.errors import CorruptDataError, InputError, StorageError
 from mtbkd_jax.teacher_layout import (
@@ -35,7 +36,6 @@ from mtbkd_jax.teacher_layout import (
     VERSION,
     as_bytes,
     blocks,
-    check_known,
     check_manifest,
     check_teacher_names,
     check_types,
@@ -127,7 +127,7 @@ class TeacherOutputsWriter:
           StorageError: if the disk is full.
         """
         where = str(self._path)
-        check_known([name], self._plan.names, where, "teacher")
+        _check_known([name], self._plan.names, where, "teacher")
         start = self._rows[name].num_appended
         field = f"logits of {name} from row {start}"
         is_sparse = name in self._plan.sparse
@@ -288,7 +288,7 @@ class _Plan:
         """Check the arguments of ``TeacherOutputsWriter``."""
         check_teacher_names(names, where)
         for field, option in {"softening": softening, "sources": sources, "sparse": sparse}.items():
-            check_known(option or {}, names, where, field)
+            _check_known(option or {}, names, where, field)
         checked_ids = check_ids(ids, where)
         check_num_examples(len(checked_ids), where)
         softening = dict.fromkeys(names, 1.0) | dict(softening or {})
@@ -412,7 +412,7 @@ def write_teacher_outputs(
     ('network', 'forest') (1, 2, 2)
     """
     where = str(path)
-    check_known(kinds or {}, list(teachers), where, "kinds")
+    _check_known(kinds or {}, list(teachers), where, "kinds")
     checked_ids = check_ids(ids, where)
     arrays = {f"logits of {name}": teacher for name, teacher in teachers.items() if not callable(teacher)}
     if inputs is not None:
@@ -438,3 +438,9 @@ def write_teacher_outputs(
                 values = outputs(inputs[rows] if callable(teacher) else rows)
                 writer.append(name, checked_ids[rows], values, kind=(kinds or {}).get(name))
         return writer.close()
+
+
+def _check_known(names: Any, known: Sequence[str], where: str, field: str) -> None:
+    """Check that only teachers that are there are named."""
+    if unknown := sorted(set(names) - set(known)):
+        raise InputError(where, field, some(unknown), f"one of {', '.join(map(repr, known))}", "Check the spelling.")

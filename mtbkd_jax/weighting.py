@@ -242,17 +242,18 @@ class _AccuracyByClass:
         right = zeros.at[teachers, says].add(own_right)
         # No label has a say in the weights of its own example.
         accuracies = _shrunk(right[teachers, says] - own_right, said[teachers, says] - own_said, zeros.shape[1])
-        return self._log_weights(accuracies, zeros.shape[1]), {"accuracies": _shrunk(right, said, zeros.shape[1])}
+        return _beside_a_guess(accuracies, zeros.shape[1]), {"accuracies": _shrunk(right, said, zeros.shape[1])}
 
     def weigh(self, fitted, teacher_probs, inputs, is_asked=None):
         del inputs, is_asked
         accuracies = fitted["accuracies"][jnp.arange(teacher_probs.shape[1]), teacher_probs.argmax(-1)]
-        return self._log_weights(accuracies, teacher_probs.shape[2])
+        return _beside_a_guess(accuracies, teacher_probs.shape[2])
 
-    def _log_weights(self, accuracies, num_classes):
-        says_nothing = jnp.full((accuracies.shape[0], 1), 1 / num_classes, accuracies.dtype)
-        weights = jnp.concatenate([says_nothing, accuracies], axis=1)
-        return jnp.log(weights / weights.sum(-1, keepdims=True))
+
+def _beside_a_guess(accuracies: Float[Array, "rows teachers"], num_classes: int) -> Float[Array, "rows components"]:
+    """Log weights in proportion to accuracies, the flat component's being that of a guess."""
+    weights = jnp.pad(accuracies, ((0, 0), (1, 0)), constant_values=1 / num_classes)
+    return jnp.log(weights / weights.sum(-1, keepdims=True))
 
 
 def _shrunk(right: Float[Array, "..."], said: Float[Array, "..."], num_classes: int) -> Float[Array, "..."]:

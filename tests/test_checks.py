@@ -185,3 +185,10 @@ def test_the_first_field_that_differs_from_what_was_begun_is_named():
 def test_a_long_name_among_many_takes_no_memory():
     with pytest.raises(InputError, match="ids: found 40,000,040,000,000 bytes that are stored as"):
         checks.check_ids(["a" * 10**7, *map(str, range(10**6))], "FILE")
+
+
+def test_what_somebody_vouches_for_is_taken_as_logits():
+    probs = np.full((2, 3), 1 / 3)
+    np.testing.assert_array_equal(checks.as_logits(probs, "logits", "FILE"), probs.astype(np.float32))
+    with pytest.raises(InputError, match="FILE: kind: found 'probs', expected 'logits' or 'probabilities'"):
+        checks.as_logits.__wrapped__(probs, "probs", "FILE")

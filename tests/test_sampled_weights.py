@@ -71,7 +71,9 @@ def plain_model(is_asked):
 @pytest.mark.parametrize("is_asked", [None, IS_ASKED], ids=["all asked", "some not asked"])
 def test_log_density_is_that_of_the_plain_model_and_the_jacobian(is_asked):
     taught = lessons(is_asked=is_asked)
-    posterior = jax.jit(joint_posterior(STUDENT, taught.centers, SETTINGS, hyper_concentration=ALPHA))
+    posterior = jax.jit(
+        jax.value_and_grad(joint_posterior(STUDENT, taught.centers, SETTINGS, hyper_concentration=ALPHA))
+    )
     batch = full_batch(None, with_weighable_components(taught, SETTINGS))
     say = np.ones((NUM_EXAMPLES, 2), bool) if is_asked is None else is_asked
     plain = jax.jit(lambda site: log_density(plain_model, (say,), {}, site)[0])
@@ -91,7 +93,9 @@ def test_log_density_is_that_of_the_plain_model_and_the_jacobian(is_asked):
             theirs = plain(site)
         # The volume that a step of the coordinates has among the weights, without the last one, which is what is left.
         volume = np.linalg.slogdet(np.asarray(jax.jacobian(weights_of)(stick_breaking))[:2])[1]
-        differences.append(float(posterior(JointParams(student, stick_breaking), batch) - theirs - volume))
+        value, gradient = posterior(JointParams(student, stick_breaking), batch)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+        differences.append(float(value - theirs - volume))
     np.testing.assert_allclose(differences, np.mean(differences), atol=1e-3)
 
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mtbkd_jax.checks import as_logits
-from mtbkd_jax.errors import CorruptDataError, InputError
+from mtbkd_jax.errors import CorruptDataError
 from mtbkd_jax.teacher_files import read_teacher_file
 from tests.small_teachers import CLASS_NAMES, IDS, LOGITS, refused
 
@@ -110,9 +109,3 @@ def test_a_truncated_teacher_file_is_refused(tmp_path, save, logits):
         CorruptDataError, match=r"a\.npz: archive: found damage .*, expected a whole NPZ.*Copy it again"
     ):
         read_teacher_file(spec)
-
-
-def test_what_somebody_vouches_for_is_taken_as_logits():
-    np.testing.assert_array_equal(as_logits(PROBS, "logits", "FILE"), PROBS.astype(np.float32))
-    with pytest.raises(InputError, match="FILE: kind: found 'probs', expected 'logits' or 'probabilities'"):
-        as_logits.__wrapped__(PROBS, "probs", "FILE")

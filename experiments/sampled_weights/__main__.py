@@ -25,16 +25,17 @@ from experiments.simulation_study import CONFIG
 from experiments.simulations import Simulation
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
-from mtbkd_jax.metrics import negative_log_likelihood
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
+from mtbkd_jax.runs import all_metrics
 from mtbkd_jax.sampled_weights import sample_with_weights
 from mtbkd_jax.selection import GivenSettings
 from mtbkd_jax.types import Params
-from mtbkd_jax.uncertainty import predictive_mean
 
 POWERS = (0.03, 1.0)
-COLUMNS = ("accuracy", "nll", "mse", "nobody", *DESIGN.teacher_names, "seconds")
+COVERAGES = ("coverage_85", "coverage_90", "coverage_95")
+WEIGHTS = ("nobody", *DESIGN.teacher_names)
+COLUMNS = ("accuracy", "nll", "mse", *COVERAGES, *WEIGHTS, "seconds")
 
 
 def run_draw(
@@ -60,15 +61,17 @@ def run_draw(
 
     def row(method: str, students: Params, weights: np.ndarray, draw_weights: np.ndarray | None, start: float):
         seconds = time.perf_counter() - start
-        log_probs = jnp.asarray(predictive_log_probs(STUDENT, flatten_chains(students), test_inputs))
-        probs = np.asarray(predictive_mean(log_probs, None if draw_weights is None else jnp.asarray(draw_weights)))
+        log_probs = predictive_log_probs(STUDENT, flatten_chains(students), test_inputs)
+        metrics = all_metrics(log_probs, draw.test_labels, draw_weights)
+        probs = np.average(np.exp(log_probs), axis=0, weights=draw_weights)
         return {
             "method": method,
             "seed": seed,
-            "accuracy": float((probs.argmax(1) == draw.test_labels).mean()),
-            "nll": negative_log_likelihood(probs, draw.test_labels),
+            "accuracy": metrics["accuracy"],
+            "nll": metrics["negative_log_likelihood"],
             "mse": float(np.square(probs - draw.test_probs).mean()),
-            **dict(zip(COLUMNS[3:-1], map(float, weights), strict=True)),
+            **{name: metrics[name] for name in COVERAGES},
+            **dict(zip(WEIGHTS, map(float, weights), strict=True)),
             "seconds": seconds,
         }
 

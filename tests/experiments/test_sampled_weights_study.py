@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.sampled_weights.__main__ import COLUMNS, run_draw
+from experiments.sampled_weights.__main__ import WEIGHTS, run_draw
 from tests.experiments.small import small_draw
 
 
@@ -14,7 +14,7 @@ def rows():
 
 def test_weights_are_of_all_teachers_and_sum_to_one(rows):
     for method in ("learned trust, power 1", "sampled weights, power 1"):
-        assert sum(rows[method][name] for name in COLUMNS[3:-1]) == pytest.approx(1.0, abs=1e-4)
+        assert sum(rows[method][name] for name in WEIGHTS) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_trust_that_is_earned_on_labels_is_worth_more_than_what_the_student_agrees_with(rows):
