@@ -142,6 +142,7 @@ _NAMES_OF_MODULE = {
         "open_rows",
     ),
     "samplers": (
+        "chees",
         "hmc",
         "nuts",
         "sghmc",

@@ -105,29 +105,44 @@ def over_chains(
 
     Everything in ``shared`` is given to every chain as a whole, but for what ``of_shared``, a tree of specifications
     like it, says lies in blocks along the data axis.
+    """
 
-    On a CPU the chains of a device run one after the other, so that a chain is computed by the same matrix products, to
-    the bit, however many others share its device; a batched product may sum in another order, and is no faster there.
-    Accelerators need the batch to be busy.
+    def on_device(chains, shared):
+        return each_chain(lambda chain: function(chain, shared), chains, mesh)
+
+    return over_devices(on_device, mesh, of_shared=of_shared)
+
+
+def each_chain(function: Callable[[Any], Any], chains: Any, mesh: Mesh) -> Any:
+    """``function(chain)`` of all chains of a device, which are stacked, as are the results.
+
+    On a CPU they run one after the other, so that a chain is computed by the same matrix products, to the bit, however
+    many others share its device; a batched product may sum in another order, and is no faster there. Accelerators need
+    the batch to be busy.
 
     What still decides the bits of a long sum on a CPU is the number of threads that XLA has: the environment variable
     NPROC, or else the number of cores, and at least the number of devices. So more devices than cores agree with fewer
     only under one NPROC.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return jax.lax.map(function, chains) if on_cpu else jax.vmap(function)(chains)
 
-    def on_device(chains, shared):
-        def one(chain):
-            return function(chain, shared)
 
-        return jax.lax.map(one, chains) if on_cpu else jax.vmap(one)(chains)
-
+def over_devices(
+    function: Callable[[Any, Any], Any], mesh: Mesh, *, of_shared: Any = EVERYWHERE
+) -> Callable[[Any, Any], Any]:
+    """Run ``function(chains, shared)`` on every device, for the chains that it has; else as ``over_chains``."""
     # A program that the compiler lays out in part is another one: where there is nothing to lay out, all is by hand.
     by_hand = set(mesh.axis_names) if mesh.shape[MODEL_AXIS] == 1 else {CHAIN_AXIS, DATA_AXIS}
     of_chains = P(CHAIN_AXIS)
     return jax.shard_map(
-        on_device, mesh=mesh, in_specs=(of_chains, of_shared), out_specs=of_chains, axis_names=by_hand, check_vma=False
+        function, mesh=mesh, in_specs=(of_chains, of_shared), out_specs=of_chains, axis_names=by_hand, check_vma=False
     )
+
+
+def of_all_chains(tree: Any) -> Any:
+    """On a device: arrays that are stacked over its chains, stacked over those of all devices."""
+    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, CHAIN_AXIS, tiled=True), tree)
 
 
 def with_own(data: Any, own: Any) -> Any:

@@ -9,11 +9,11 @@ from mtbkd_jax.selection import MOMENTUM_DECAY, STEP_FRACTION, Budget, GivenSett
 from mtbkd_jax.tails import Tail
 from mtbkd_jax.unsaid import MissingTeachers
 
-SamplerName = Literal["sghmc", "sgld", "hmc", "nuts"]
+SamplerName = Literal["sghmc", "sgld", "hmc", "chees", "nuts"]
 ScheduleName = Literal["constant", "polynomial", "cyclical"]
 ChainWeighting = Literal["evidence", "stacking"]
 
-ADAPTED_SAMPLERS = ("hmc", "nuts")
+ADAPTED_SAMPLERS = ("hmc", "chees", "nuts")
 """Samplers whose step size is adapted; their draws use all of the data."""
 
 
@@ -22,10 +22,11 @@ class SamplingConfig:
     """How the posterior is sampled.
 
     Attributes:
-      sampler: SGHMC and SGLD step on minibatches; HMC and NUTS on all of the data, with adaptation, and are exact.
+      sampler: SGHMC and SGLD step on minibatches; HMC, ChEES and NUTS on all of the data, with adaptation, and are
+        exact.
       num_chains: chains; they start around the prior's centers, and where it has none as students are initialised.
       num_mode_steps: Adam steps of each of the two stages from a start to the mode nearby, before any sampling.
-      num_burn_in: steps before the first draw (for HMC and NUTS, the steps of adaptation).
+      num_burn_in: steps before the first draw (for HMC, ChEES and NUTS, the steps of adaptation).
       num_draws: draws kept of each chain.
       thinning: steps from one draw to the next.
       batch_size: examples in a minibatch.
@@ -38,7 +39,7 @@ class SamplingConfig:
         than a tenth of its temperature.
       schedule: how the step size of SGHMC or SGLD goes on: constant, polynomial (from the first step on it falls as
         the 0.55th power of the steps, counted from ``num_burn_in``), or cyclical (draws come from the last fifth of
-        each cycle). That of HMC and NUTS is adapted, and constant.
+        each cycle). That of the others is adapted, and constant.
       num_cycles: of the cyclical schedule.
       momentum_decay: share of the momentum that SGHMC forgets in a step; more where minibatches would heat it.
       num_leapfrog_steps: of HMC.

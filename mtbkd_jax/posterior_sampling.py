@@ -57,7 +57,7 @@ from mtbkd_jax.kept_predictions import KeptPredictions
 from mtbkd_jax.lessons import Lessons, with_components
 from mtbkd_jax.prediction import flatten_weights
 from mtbkd_jax.processes import from_first
-from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld, warm_up
+from mtbkd_jax.samplers import Sampler, chees, hmc, nuts, sghmc, sgld, warm_up
 from mtbkd_jax.sampling import ChainRun, Progress, sample_chains, start_chains
 from mtbkd_jax.schedules import Schedule, constant, cyclical, polynomial
 from mtbkd_jax.settings import (
@@ -138,7 +138,8 @@ def sample_posterior(
       settings: of the priors.
       powers: of the function-space prior, visited by every chain in place of that of the settings, or None: those of
         the choice (``Choice.powers``) belong to its settings. A chain climbs to a mode under the one that it visits
-        first, and burns in there; HMC and NUTS are warmed up under the largest.
+        first, and burns in there; HMC, ChEES and NUTS are warmed up under the
+        largest.
       config: how.
       unlabelled: the rows without a label that chains see in windows, where the lessons are of a sample of them; None
         where they are of all. Where the chains start, and what components and chains weigh, the sample decides.
@@ -468,6 +469,8 @@ def _sampler_and_step_size(
     step_size = float(hamiltonian_step_size(curvature, fraction=sampling.step_fraction))
     if sampling.sampler == "hmc":
         return hmc(posterior, num_leapfrog_steps=sampling.num_leapfrog_steps, temperature=temperature), step_size
+    if sampling.sampler == "chees":
+        return chees(posterior, temperature=temperature), step_size
     if sampling.sampler == "nuts":
         return nuts(posterior, temperature=temperature), step_size
     cooled, decay = cooled_hamiltonian(step_size, sampling.momentum_decay, noise=noise, temperature=temperature)

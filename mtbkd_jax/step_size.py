@@ -125,7 +125,7 @@ def gradient_noise(
 
 
 def hamiltonian_step_size(curvature: Any, *, fraction: float = 0.5) -> Float[Array, "..."]:
-    """``fraction / sqrt(curvature)``, for SGHMC, HMC and NUTS, whose leapfrog is stable for a fraction below 2.
+    """``fraction / sqrt(curvature)``, for SGHMC, HMC, ChEES and NUTS, whose leapfrog is stable for a fraction below 2.
 
     >>> float(hamiltonian_step_size(4.0, fraction=1.0))
     0.5

@@ -58,7 +58,7 @@ def test_result_does_not_depend_on_the_number_of_devices():
     one, two, four = (in_another_process(count).splitlines() for count in (1, 2, 4))
     assert [lines[0] for lines in (one, two, four)] == ["1 devices", "2 devices", "4 devices"]
     assert one[1:] == two[1:] == four[1:]
-    assert len(one) == 3
+    assert len(one) == 4
 
 
 def test_chains_and_steps_have_noise_of_their_own():

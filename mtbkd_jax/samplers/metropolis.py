@@ -1,7 +1,7 @@
-"""What HMC and NUTS share: a state with the inverse mass matrix, and one step of a BlackJAX kernel at a temperature."""
+"""What HMC, NUTS and ChEES share: one step of a BlackJAX kernel at a temperature, and the inverse mass matrix."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import blackjax
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from mtbkd_jax.checks import check_positive
 from mtbkd_jax.samplers.base import Sampler, SamplerInfo
 from mtbkd_jax.tree import tree_size
-from mtbkd_jax.types import MinibatchLogDensity, Params
+from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 
 
 class MetropolisState(NamedTuple):
@@ -29,24 +29,44 @@ def metropolis_sampler(kernel: Callable, log_density: MinibatchLogDensity, tempe
     """Turn a BlackJAX kernel into a sampler.
 
     The kernel is ``(key, state, log_density, step_size, inverse_mass_matrix) -> (state, info)``.
-
-    The target is ``log_density / temperature`` and the step size is in the time unit of SGHMC, whose momentum is N(0,
-    T): the largest stable step is the same at every temperature.
     """
-    check_positive(temperature=temperature)
+    move = metropolis_move(kernel, log_density, temperature)
 
     def init(position, key):
         del key  # the momentum is drawn in the step
-        dtype = jnp.result_type(*jax.tree.leaves(position))
-        return MetropolisState(position, jnp.ones(tree_size(position), dtype))
+        return MetropolisState(position, identity(position))
 
     def step(key, state, batch, step_size):
+        position, summary, _ = move(key, state, batch, step_size)
+        return state._replace(position=position), summary
+
+    return Sampler(init, step)
+
+
+def identity(position: Params) -> Float[Array, " parameters"]:
+    """The inverse mass matrix before there is a better one."""
+    return jnp.ones(tree_size(position), jnp.result_type(*jax.tree.leaves(position)))
+
+
+def metropolis_move(kernel: Callable, log_density: MinibatchLogDensity, temperature: float) -> Callable:
+    """``(key, state, batch, step_size, *of_kernel) -> (position, info, what BlackJAX tells of it)``.
+
+    The target is ``log_density / temperature`` and the step size is in the time unit of SGHMC, whose momentum is N(0,
+    T): the largest stable step is the same at every temperature.
+
+    Args:
+      kernel: ``(key, state, log_density, step_size, inverse_mass_matrix, *of_kernel) -> (state, info)``.
+      log_density: in nats.
+      temperature: T.
+    """
+    check_positive(temperature=temperature)
+
+    def move(key: Key, state: Any, batch: Any, step_size: Any, *of_kernel: Any) -> tuple[Params, SamplerInfo, Any]:
         def target(position):
             return log_density(position, batch) / temperature
 
         start = blackjax.hmc.init(state.position, target)
-        end, info = kernel(key, start, target, step_size * temperature**0.5, state.inverse_mass_matrix)
-        summary = SamplerInfo(temperature * end.logdensity, info.acceptance_rate, info.is_divergent)
-        return MetropolisState(end.position, state.inverse_mass_matrix), summary
+        end, info = kernel(key, start, target, step_size * temperature**0.5, state.inverse_mass_matrix, *of_kernel)
+        return end.position, SamplerInfo(temperature * end.logdensity, info.acceptance_rate, info.is_divergent), info
 
-    return Sampler(init, step)
+    return move

@@ -1,4 +1,6 @@
-"""Adaptation of the step size and the mass matrix of HMC and NUTS in the three stages of Stan, with parts of BlackJAX.
+"""Adaptation of the step size and the mass matrix of samplers that accept or reject, with parts of BlackJAX.
+
+That of HMC and NUTS has the three stages of Stan, and every chain its own; ``chees_warm_up`` says what ChEES does.
 
 A first fast stage adapts the step size alone (dual averaging to an acceptance rate), slow windows of doubling length
 also estimate the variance of each parameter, and a last fast stage fits the step size to it. What is remembered is a
@@ -30,6 +32,7 @@ from mtbkd_jax.chains import (
 )
 from mtbkd_jax.checks import check_positive
 from mtbkd_jax.samplers.base import Sampler
+from mtbkd_jax.samplers.chees_warm_up import adapt_together
 from mtbkd_jax.tree import tree_size
 from mtbkd_jax.types import Key
 
@@ -48,10 +51,10 @@ def warm_up(
     initial_step_size: float = 0.1,
     target_acceptance_rate: float = 0.8,
 ) -> tuple[Any, Float[Array, " chains"]]:
-    """Adapt each chain of an HMC or NUTS sampler on its own.
+    """Adapt each chain of an HMC or NUTS sampler on its own, or all chains of a ChEES sampler together.
 
     Args:
-      sampler: made by ``hmc`` or ``nuts``.
+      sampler: made by ``hmc``, ``nuts`` or ``chees``.
       states: the states to start from, stacked over chains; they are not changed.
       key: not to be used again for sampling.
       data: what ``draw_batch`` draws from.
@@ -61,10 +64,11 @@ def warm_up(
       num_model_blocks: of the parameters, as in ``sample_chains``.
       num_steps: steps of adaptation; fewer than 20 adapt the step size alone.
       initial_step_size: where the search for the step size starts.
-      target_acceptance_rate: mean probability of acceptance to aim at.
+      target_acceptance_rate: mean probability of acceptance to aim at (over chains, for ChEES: the harmonic one).
 
     Returns:
-      The states with their inverse mass matrices, and the step sizes ``[chains]`` (for ``schedules.constant``).
+      The states with their inverse mass matrices (of ChEES also their trajectory length), and the step sizes
+      ``[chains]`` (for ``schedules.constant``).
 
     Raises:
       InputError: if a number is not positive.
@@ -76,14 +80,12 @@ def warm_up(
     mesh = chain_mesh(num_chains, num_blocks, num_model_blocks=num_model_blocks, is_global=True)
     chains = copy_to_chains((jnp.arange(num_chains), own_data, states), mesh)
     shared = (key, build_schedule(num_steps), float(initial_step_size), float(target_acceptance_rate))
-    adapted, step_sizes = _adapt_chains(
-        chains,
-        (copy_data(data, mesh, num_blocks), copy_to_all(shared, mesh)),
-        sampler=sampler,
-        draw_batch=draw_batch,
-        mesh=mesh,
-        num_blocks=num_blocks,
-    )
+    placed = copy_data(data, mesh, num_blocks), copy_to_all(shared, mesh)
+    how: dict[str, Any] = {"draw_batch": draw_batch, "mesh": mesh, "num_blocks": num_blocks}
+    if sampler.propose is None:
+        adapted, step_sizes = _adapt_chains(chains, placed, sampler=sampler, **how)
+    else:
+        adapted, step_sizes = adapt_together(chains, placed, propose=sampler.propose, **how)
     return adapted, jnp.asarray(on_this_host(step_sizes))
 
 

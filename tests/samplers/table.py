@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from mtbkd_jax.samplers import Sampler, hmc, nuts, sghmc, sgld
+from mtbkd_jax.samplers import Sampler, chees, hmc, nuts, sghmc, sgld
 
 MEAN = np.array([1.0, -2.0])
 PRECISION = np.array([[2.0, 0.8], [0.8, 1.0]])
@@ -50,6 +50,7 @@ SAMPLERS = {
     "sgld": Row(sgld, 0.2, sgld_noise, order=1),
     "sghmc": Row(lambda f, **options: sghmc(f, friction=FRICTION, **options), 0.6, sghmc_noise, order=2),
     "hmc": Row(lambda f, **options: hmc(f, num_leapfrog_steps=3, **options), 0.5),
+    "chees": Row(lambda f, **options: chees(f, trajectory_length=4.0, **options), 0.5),
     "nuts": Row(lambda f, **options: nuts(f, max_tree_depth=4, **options), 0.6),
 }
 BIASED = [name for name, row in SAMPLERS.items() if row.noise is not None]

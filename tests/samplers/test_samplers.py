@@ -13,7 +13,7 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.noise import standard_normals
-from mtbkd_jax.samplers import hmc, nuts, sghmc, sgld
+from mtbkd_jax.samplers import chees, hmc, nuts, sghmc, sgld
 from mtbkd_jax.samplers.sghmc import SGHMCState
 from mtbkd_jax.samplers.sgld import SGLDState
 from tests.samplers.table import BIASED, COVARIANCE, FRICTION, MEAN, PRECISION, SAMPLERS, log_density
@@ -111,7 +111,7 @@ def test_temperature_zero_descends_to_the_mode(name):
     np.testing.assert_allclose(draws, np.broadcast_to(MEAN, (2, 2)), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sghmc", "hmc", "nuts"])
+@pytest.mark.parametrize("name", ["sghmc", "hmc", "chees", "nuts"])
 def test_reported_log_density_is_that_of_the_new_position_in_nats(name):
     sampler = SAMPLERS[name].build(log_density, temperature=0.1)
     state = sampler.init(POSITION, jax.random.key(0))
@@ -155,6 +155,8 @@ def test_step_lowers_for_every_platform(name, num_chains):
         partial(sghmc, friction=1.0, temperature=-1.0),
         partial(hmc, num_leapfrog_steps=0),
         partial(hmc, num_leapfrog_steps=3, temperature=0.0),
+        partial(chees, trajectory_length=0.0),
+        partial(chees, temperature=0.0),
         partial(nuts, temperature=0.0),
         partial(nuts, max_tree_depth=0),
     ],

@@ -37,6 +37,7 @@ samplers = {
     "SGLD, a tenth of the step": (mt.sgld(log_density), minibatch, 0.005 * root**2),
     "SGHMC, minibatches": (mt.sghmc(log_density, friction=1.0 / root), minibatch, 0.1 * root),
     "HMC, all rows": (mt.hmc(log_density, num_leapfrog_steps=10), all_rows, None),
+    "ChEES, all rows": (mt.chees(log_density), all_rows, None),
     "NUTS, all rows": (mt.nuts(log_density), all_rows, None),
 }
 print(f"{'':26}  sd / true sd      error / sd   largest R-hat")
@@ -44,7 +45,7 @@ for name, (sampler, draw_batch, step_size) in samplers.items():
     states = mt.start_chains(sampler, jnp.tile(true_mean.astype(np.float32), (NUM_CHAINS, 1)), jax.random.key(1))
     shared = {"data": (x, y), "draw_batch": draw_batch}
     gentle = step_size is not None
-    if not gentle:  # HMC and NUTS adapt their step size
+    if not gentle:  # those that accept or reject adapt their step size
         states, step_size = mt.warm_up(sampler, states, key=jax.random.key(2), num_steps=200, **shared)
     run = mt.sample_chains(
         sampler,
