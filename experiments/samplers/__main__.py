@@ -5,6 +5,7 @@ NUTS on all of the data. The posterior is the same for all: trust learned on the
 Each sampler has eight chains, from the modes near the same starts:
 
 - NUTS, the reference, and NUTS with other randomness, which says how far two right answers are apart;
+- ChEES, which is exact as well;
 - SGHMC as the library runs it, and SGLD at a step size by the curvature, both on minibatches;
 - SGLD as the paper's authors run it: 2,560 steps of 8e-8 on minibatches of 64, one draw in five.
 
@@ -59,6 +60,7 @@ COLUMNS = (
 SAMPLERS: Mapping[str, tuple[SamplingConfig, int]] = {
     REFERENCE: (replace(CONFIG.sampling, sampler="nuts", num_burn_in=500, num_draws=250, thinning=1), 1),
     "NUTS, other randomness": (replace(CONFIG.sampling, sampler="nuts", num_burn_in=500, num_draws=250, thinning=1), 2),
+    "ChEES": (replace(CONFIG.sampling, sampler="chees", num_burn_in=500, num_draws=250, thinning=1), 1),
     "SGHMC": (CONFIG.sampling, 1),
     "SGLD": (replace(CONFIG.sampling, sampler="sgld", num_burn_in=10_000, thinning=100), 1),
 }
