@@ -96,8 +96,11 @@ def effective_draws_a_second(sample: Callable[[], Params], probes: np.ndarray) -
 
 
 def median_effective(log_probs: np.ndarray) -> float:
-    """Effective draws of the log class probabilities ``[chains, draws, probes, classes]``, the median over probes."""
-    return float(np.nanmedian(diagnose(log_probs, log_probs[:, :, 0, 0]).probe_ess))
+    """Effective draws of the log class probabilities ``[chains, draws, probes, classes]``, the median over probes.
+
+    Chains that never moved are worth none.
+    """
+    return float(np.median(np.nan_to_num(diagnose(log_probs, log_probs[:, :, 0, 0]).probe_ess)))
 
 
 def modes_of(lessons: Lessons) -> Params:

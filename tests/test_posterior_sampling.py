@@ -181,10 +181,10 @@ def test_draws_from_small_batches_are_as_far_apart_as_those_of_nuts(lessons):
     np.testing.assert_allclose(spreads[1] / spreads[0], 1.05, atol=0.15)
 
 
-@pytest.mark.parametrize("sampler", ["nuts", "sghmc"])
+@pytest.mark.parametrize("sampler", ["nuts", "chees", "sghmc"])
 def test_draws_at_a_low_temperature_lie_closer_together(lessons, sampler):
     student, lessons = lessons
-    steps = {"nuts": (300, 1), "sghmc": (2000, 20)}[sampler]
+    steps = {"nuts": (300, 1), "chees": (300, 1), "sghmc": (2000, 20)}[sampler]
     sampling = replace(EXACT, sampler=sampler, num_burn_in=steps[0], thinning=steps[1], num_draws=500)
     # Narrow enough for the posterior to be Gaussian, whose covariance is proportional to the temperature.
     settings = PosteriorSettings(0.0, 1.0, float("inf"), 0.3)
