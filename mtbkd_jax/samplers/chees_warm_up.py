@@ -49,25 +49,63 @@ class _TrajectoryLength(NamedTuple):
     num_steps: Int[Array, ""]
 
 
+class _Adapting(NamedTuple):
+    """All chains of a device on their way; every leaf is stacked over chains, also of what they share.
+
+    Attributes:
+      states: of the sampler.
+      step_size: what BlackJAX has learned of it.
+      length: what is known of the trajectory length.
+      mass_matrix: the variances of each chain since the last window.
+      means: of the parameters of each chain, in the order of the raveled position.
+    """
+
+    states: Any
+    step_size: Any
+    length: _TrajectoryLength
+    mass_matrix: Any
+    means: Float[Array, "chains parameters"]
+
+
+def begin_together(states: Any, initial_step_size: float) -> _Adapting:
+    """What ``adapt_together`` goes on from."""
+    means = _flat(states.position)
+    num_chains, num_parameters = means.shape
+    start_step_size, *_ = dual_averaging_adaptation(0.5)  # the target has no part in it
+    start_matrix, *_ = mass_matrix_adaptation(is_diagonal_matrix=True)
+    log_length = jnp.log(jnp.asarray(initial_step_size, means.dtype))
+    length = _TrajectoryLength(log_length, _OPTIMIZER.init(log_length), log_length, jnp.int32(0))
+    shared = start_step_size(initial_step_size), length, start_matrix(num_parameters)
+    return _Adapting(states, *_for_each(shared, num_chains), means)
+
+
+def finish_together(adapting: _Adapting) -> tuple[Any, Float[Array, " chains"]]:
+    """The states with the averages that were learned, and the step sizes."""
+    *_, final_step_size = dual_averaging_adaptation(0.5)
+    states = adapting.states._replace(trajectory_length=jnp.exp(adapting.length.average))
+    return states, jax.vmap(final_step_size)(adapting.step_size)
+
+
 @partial(jax.jit, static_argnames=("propose", "draw_batch", "mesh", "num_blocks"))
 def adapt_together(
     chains: Any, shared: Any, *, propose: Propose, draw_batch: DrawBatch, mesh: Mesh, num_blocks: int
-) -> Any:
-    """``(states, step sizes)`` of all chains; the arguments are those that ``warm_up`` has laid out."""
+) -> _Adapting:
+    """All chains some steps further; the arguments are those that ``warm_up`` has laid out."""
     adapt = partial(_adapt, propose=propose, draw_batch=draw_batch, mesh=mesh)
     return over_devices(adapt, mesh, of_shared=specs_with_data(num_blocks))(chains, shared)
 
 
-def _adapt(chains: Any, shared: Any, *, propose: Propose, draw_batch: DrawBatch, mesh: Mesh) -> Any:
+def _adapt(chains: Any, shared: Any, *, propose: Propose, draw_batch: DrawBatch, mesh: Mesh) -> _Adapting:
     """For the chains of a device. What all share is computed on each from what all chains say, to the same bits."""
-    numbers, own, states = chains
-    data, (key, stages, initial_step_size, target_acceptance_rate) = shared
+    numbers, own, begun = chains
+    data, (key, stages, target_acceptance_rate, first, last) = shared
+    num_chains = numbers.size
     chain_keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
     start_step_size, update_step_size, final_step_size = dual_averaging_adaptation(target_acceptance_rate)
-    start_matrix, update_matrix, final_matrix = mass_matrix_adaptation(is_diagonal_matrix=True)
+    _, update_matrix, final_matrix = mass_matrix_adaptation(is_diagonal_matrix=True)
 
-    def end_of_window(carry):
-        states, step_size, length, moments, means = carry
+    def end_of_window(adapting):
+        states, step_size, length, moments, means = adapting
         moments = jax.vmap(final_matrix)(moments)
         matrix = jnp.nanmean(of_all_chains(moments.inverse_mass_matrix), axis=0)  # a chain may have failed
         # The smallest scale limits the step size and the largest decides on the trajectory length: both are taken from
@@ -77,11 +115,11 @@ def _adapt(chains: Any, shared: Any, *, propose: Propose, draw_batch: DrawBatch,
         step_size = start_step_size(final_step_size(step_size) / units.min())
         log_length = jnp.maximum(length.average - jnp.log(units.max()), math.log(math.pi / 2))
         length = _TrajectoryLength(log_length, length.optimizer, log_length, jnp.zeros_like(length.num_steps))
-        matrices = jnp.broadcast_to(matrix, states.inverse_mass_matrix.shape)
-        return states._replace(inverse_mass_matrix=matrices), step_size, length, moments, means
+        states = states._replace(inverse_mass_matrix=_for_each(matrix, num_chains))
+        return _Adapting(states, step_size, length, moments, means)
 
-    def one_step(step, carry):
-        states, step_size, length, moments, means = carry
+    def one_step(step, adapting):
+        states, step_size, length, moments, means = adapting
 
         def advance(chain):
             chain_key, own, state = chain
@@ -99,8 +137,7 @@ def _adapt(chains: Any, shared: Any, *, propose: Propose, draw_batch: DrawBatch,
                 _flat(states.position) - means,
             )
         )
-        is_usable = ~info.is_divergent
-        harmonic_mean = 1 / jnp.mean(1 / info.acceptance_rate, where=is_usable)
+        harmonic_mean = 1 / jnp.mean(1 / info.acceptance_rate, where=~info.is_divergent)
         step_size = update_step_size(step_size, jnp.nan_to_num(harmonic_mean))
         slope = _slope(info, proposals, starts, states.inverse_mass_matrix[0])
         length = _ascend(length, halton_sequence(states.num_steps[0]) * jnp.exp(length.log) * slope)
@@ -110,17 +147,15 @@ def _adapt(chains: Any, shared: Any, *, propose: Propose, draw_batch: DrawBatch,
         moments = jax.lax.cond(
             is_slow == 1, jax.vmap(update_matrix), lambda unchanged, _: unchanged, moments, positions
         )
-        carry = moved, step_size, length, moments, means
-        return jax.lax.cond(is_end_of_window == 1, end_of_window, lambda carry: carry, carry)
+        adapting = _Adapting(moved, step_size, length, moments, means)
+        return jax.lax.cond(is_end_of_window == 1, end_of_window, lambda adapting: adapting, adapting)
 
-    means = _flat(states.position)
-    moments = jax.vmap(lambda _: start_matrix(means.shape[1]))(numbers)
-    log_step_size = jnp.log(jnp.asarray(initial_step_size, means.dtype))
-    length = _TrajectoryLength(log_step_size, _OPTIMIZER.init(log_step_size), log_step_size, jnp.int32(0))
-    begun = states, start_step_size(initial_step_size), length, moments, means
-    states, step_size, length, *_ = jax.lax.fori_loop(0, len(stages), one_step, begun)
-    lengths = jnp.broadcast_to(jnp.exp(length.average), states.trajectory_length.shape)
-    return states._replace(trajectory_length=lengths), jnp.broadcast_to(final_step_size(step_size), lengths.shape)
+    def of_one(stacked):
+        return jax.tree.map(lambda leaf: leaf[0], stacked)
+
+    begun = begun._replace(step_size=of_one(begun.step_size), length=of_one(begun.length))
+    ended = jax.lax.fori_loop(first, last, one_step, begun)
+    return ended._replace(step_size=_for_each(ended.step_size, num_chains), length=_for_each(ended.length, num_chains))
 
 
 def _slope(
@@ -147,6 +182,11 @@ def _ascend(length: _TrajectoryLength, slope: Float[Array, ""]) -> _TrajectoryLe
     log, num_steps = length.log + change, length.num_steps + 1
     average = length.average + (log - length.average) / jnp.sqrt(num_steps).astype(log.dtype)
     return _TrajectoryLength(log, optimizer, average, num_steps)
+
+
+def _for_each(tree: Any, num_chains: int) -> Any:
+    """Copies of what chains share, stacked over them."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_chains, *jnp.shape(leaf))), tree)
 
 
 def _flat(stacked: Any) -> Float[Array, "chains parameters"]:

@@ -8,7 +8,7 @@ fixed number of floats for each parameter, however many steps there are.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,21 @@ from mtbkd_jax.chains import (
 )
 from mtbkd_jax.checks import check_positive
 from mtbkd_jax.samplers.base import Sampler
-from mtbkd_jax.samplers.chees_warm_up import adapt_together
+from mtbkd_jax.samplers.chees_warm_up import adapt_together, begin_together, finish_together
 from mtbkd_jax.tree import tree_size
 from mtbkd_jax.types import Key
+
+_STEPS_OF_A_PROGRAM = 10
+"""With several CPU devices XLA keeps some kilobytes for every gradient of thousands of rows until a program ends, and a
+step of NUTS may have a thousand gradients."""
+
+
+class _Adapting(NamedTuple):
+    """A chain on its way, and what BlackJAX has learned of its step size and mass matrix."""
+
+    state: Any
+    step_size: Any
+    mass_matrix: Any
 
 
 def warm_up(
@@ -78,15 +90,38 @@ def warm_up(
     )
     num_chains = jax.tree.leaves(states)[0].shape[0]
     mesh = chain_mesh(num_chains, num_blocks, num_model_blocks=num_model_blocks, is_global=True)
-    chains = copy_to_chains((jnp.arange(num_chains), own_data, states), mesh)
-    shared = (key, build_schedule(num_steps), float(initial_step_size), float(target_acceptance_rate))
-    placed = copy_data(data, mesh, num_blocks), copy_to_all(shared, mesh)
-    how: dict[str, Any] = {"draw_batch": draw_batch, "mesh": mesh, "num_blocks": num_blocks}
     if sampler.propose is None:
-        adapted, step_sizes = _adapt_chains(chains, placed, sampler=sampler, **how)
+        begin, finish = _begin, _finish
+        advance = partial(_adapt_chains, sampler=sampler)
     else:
-        adapted, step_sizes = adapt_together(chains, placed, propose=sampler.propose, **how)
+        begin, finish = begin_together, finish_together
+        advance = partial(adapt_together, propose=sampler.propose)
+    # Without the weak types that Python's numbers have, what the program is given first is like what it gives.
+    begun = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), begin(states, float(initial_step_size)))
+    numbers, own, adapting = copy_to_chains((jnp.arange(num_chains), own_data, begun), mesh)
+    placed = copy_data(data, mesh, num_blocks)
+    stages = build_schedule(num_steps)
+    for first in range(0, num_steps, _STEPS_OF_A_PROGRAM):
+        last = min(first + _STEPS_OF_A_PROGRAM, num_steps)
+        shared = placed, copy_to_all((key, stages, float(target_acceptance_rate), first, last), mesh)
+        adapting = advance((numbers, own, adapting), shared, draw_batch=draw_batch, mesh=mesh, num_blocks=num_blocks)
+    adapted, step_sizes = jax.jit(finish)(adapting)
     return adapted, jnp.asarray(on_this_host(step_sizes))
+
+
+def _begin(states: Any, initial_step_size: float) -> _Adapting:
+    start_step_size, *_ = dual_averaging_adaptation(0.5)  # the target has no part in it
+    start_mass_matrix, *_ = mass_matrix_adaptation(is_diagonal_matrix=True)
+
+    def begin(state: Any) -> _Adapting:
+        return _Adapting(state, start_step_size(initial_step_size), start_mass_matrix(tree_size(state.position)))
+
+    return jax.vmap(begin)(states)
+
+
+def _finish(adapting: _Adapting) -> tuple[Any, Float[Array, " chains"]]:
+    *_, final_step_size = dual_averaging_adaptation(0.5)
+    return adapting.state, jax.vmap(final_step_size)(adapting.step_size)
 
 
 @partial(jax.jit, static_argnames=("sampler", "draw_batch", "mesh", "num_blocks"))
@@ -97,29 +132,27 @@ def _adapt_chains(
     return over_chains(adapt, mesh, of_shared=specs_with_data(num_blocks))(chains, shared)
 
 
-def _adapt_chain(chain: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch) -> Any:
-    index, own, state = chain
-    data, (key, stages, initial_step_size, target_acceptance_rate) = shared
+def _adapt_chain(chain: Any, shared: Any, *, sampler: Sampler, draw_batch: DrawBatch) -> _Adapting:
+    index, own, adapting = chain
+    data, (key, stages, target_acceptance_rate, first, last) = shared
     chain_key = jax.random.fold_in(key, index)
     data = with_own(data, own)
     start_step_size, update_step_size, final_step_size = dual_averaging_adaptation(target_acceptance_rate)
-    start_mass_matrix, update_mass_matrix, final_mass_matrix = mass_matrix_adaptation(is_diagonal_matrix=True)
+    _, update_mass_matrix, final_mass_matrix = mass_matrix_adaptation(is_diagonal_matrix=True)
 
-    def end_of_window(carry):
-        state, step_size, mass_matrix = carry
-        mass_matrix = final_mass_matrix(mass_matrix)
-        state = state._replace(inverse_mass_matrix=mass_matrix.inverse_mass_matrix)
-        return state, start_step_size(final_step_size(step_size)), mass_matrix
+    def end_of_window(adapting):
+        mass_matrix = final_mass_matrix(adapting.mass_matrix)
+        state = adapting.state._replace(inverse_mass_matrix=mass_matrix.inverse_mass_matrix)
+        return _Adapting(state, start_step_size(final_step_size(adapting.step_size)), mass_matrix)
 
-    def one_step(step, carry):
-        state, step_size, mass_matrix = carry
+    def one_step(step, adapting):
+        state, step_size, mass_matrix = adapting
         batch_key, sampler_key = keys_of_step(chain_key, step)
         state, info = sampler.step(sampler_key, state, draw_batch(batch_key, data), jnp.exp(step_size.log_step_size))
         step_size = update_step_size(step_size, info.acceptance_rate)
         is_slow, is_end_of_window = stages[step]
         mass_matrix = jax.lax.cond(is_slow == 1, update_mass_matrix, lambda m, _: m, mass_matrix, state.position)
-        return jax.lax.cond(is_end_of_window == 1, end_of_window, lambda c: c, (state, step_size, mass_matrix))
+        adapting = _Adapting(state, step_size, mass_matrix)
+        return jax.lax.cond(is_end_of_window == 1, end_of_window, lambda adapting: adapting, adapting)
 
-    start = (state, start_step_size(initial_step_size), start_mass_matrix(tree_size(state.position)))
-    state, step_size, _ = jax.lax.fori_loop(0, len(stages), one_step, start)
-    return state, final_step_size(step_size)
+    return jax.lax.fori_loop(first, last, one_step, adapting)

@@ -7,7 +7,7 @@ from blackjax.adaptation.window_adaptation import build_schedule
 from mtbkd_jax.chains import chain_mesh
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.samplers import chees, hmc, nuts, warm_up
-from mtbkd_jax.samplers.chees_warm_up import adapt_together
+from mtbkd_jax.samplers.chees_warm_up import adapt_together, begin_together, finish_together
 from mtbkd_jax.sampling import sample_chains, start_chains
 from mtbkd_jax.schedules import constant
 
@@ -98,9 +98,10 @@ def test_a_warm_up_together_lowers_for_every_platform():
     platforms = ("cpu", "cuda", "tpu")
 
     def step_sizes(seed, positions):
-        chains = jnp.arange(4), None, states._replace(position=positions)
-        shared = jnp.zeros(()), (jax.random.key(seed), build_schedule(50), 0.1, 0.8)
-        return adapt_together(chains, shared, propose=sampler.propose, draw_batch=whole, mesh=mesh, num_blocks=1)[1]
+        chains = jnp.arange(4), None, begin_together(states._replace(position=positions), 0.1)
+        shared = jnp.zeros(()), (jax.random.key(seed), build_schedule(50), 0.8, 0, 50)
+        how = {"propose": sampler.propose, "draw_batch": whole, "mesh": mesh, "num_blocks": 1}
+        return finish_together(adapt_together(chains, shared, **how))[1]
 
     export = jax.export.export(jax.jit(step_sizes), platforms=platforms)
     assert export(jnp.uint32(0), states.position).platforms == platforms
