@@ -8,7 +8,6 @@ Units of the hidden layer can be permuted, so the posterior of a student has man
 weight-space prior is narrow (scale .3) around two centers that overlap, which leaves one.
 """
 
-import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer import MCMC, NUTS, init_to_sample
 from numpyro.infer.util import log_density
 
+from mtbkd_jax.diagnostics import import_arviz
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.function_prior import dirichlet_components, teacher_informed_prior
 from mtbkd_jax.likelihood import categorical_log_likelihood
@@ -118,7 +118,7 @@ def draws_of_ours():
 
 def mean_and_standard_error(draws):
     """Over chains and draws of ``[chains, draws, quantities]``; the error from ArviZ's effective sample size."""
-    effective = np.array([az.ess(draws[..., i], method="mean") for i in range(draws.shape[-1])])
+    effective = np.array([import_arviz().ess(draws[..., i], method="mean") for i in range(draws.shape[-1])])
     return draws.mean((0, 1)), draws.std((0, 1)) / np.sqrt(effective)
 
 
@@ -136,7 +136,7 @@ def test_log_density_is_that_of_the_plain_model_but_for_a_constant():
 def test_numpyro_nuts_on_the_plain_model_has_the_same_moments():
     ours, theirs = draws_of_ours(), draws_of_numpyro()
     for draws in (ours, theirs):  # one mode, found by every chain; otherwise the errors below mean nothing
-        assert max(az.rhat(draws[..., i]) for i in range(NUM_PARAMETERS)) < 1.01
+        assert max(import_arviz().rhat(draws[..., i]) for i in range(NUM_PARAMETERS)) < 1.01
     # Second moments about one common point, so that they are means of draws like the first.
     middle = (ours.mean((0, 1)) + theirs.mean((0, 1))) / 2
     for moment in (lambda draws: draws, lambda draws: np.square(draws - middle)):
