@@ -76,7 +76,8 @@ def begin_together(states: Any, initial_step_size: float) -> _Adapting:
     log_length = jnp.log(jnp.asarray(initial_step_size, means.dtype))
     length = _TrajectoryLength(log_length, _OPTIMIZER.init(log_length), log_length, jnp.int32(0))
     shared = start_step_size(initial_step_size), length, start_matrix(num_parameters)
-    return _Adapting(states, *_for_each(shared, num_chains), means)
+    step_size, length, moments = _for_each(shared, num_chains)
+    return _Adapting(states, step_size, length, moments, means)
 
 
 def finish_together(adapting: _Adapting) -> tuple[Any, Float[Array, " chains"]]:

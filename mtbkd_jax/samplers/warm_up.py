@@ -7,6 +7,7 @@ also estimate the variance of each parameter, and a last fast stage fits the ste
 fixed number of floats for each parameter, however many steps there are.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -90,9 +91,11 @@ def warm_up(
     )
     num_chains = jax.tree.leaves(states)[0].shape[0]
     mesh = chain_mesh(num_chains, num_blocks, num_model_blocks=num_model_blocks, is_global=True)
+    begin: Callable[[Any, float], Any]
+    advance: Callable[..., Any]
+    finish: Callable[[Any], tuple[Any, Array]]
     if sampler.propose is None:
-        begin, finish = _begin, _finish
-        advance = partial(_adapt_chains, sampler=sampler)
+        begin, advance, finish = _begin, partial(_adapt_chains, sampler=sampler), _finish
     else:
         begin, finish = begin_together, finish_together
         advance = partial(adapt_together, propose=sampler.propose)
