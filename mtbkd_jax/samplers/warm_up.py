@@ -103,10 +103,10 @@ def warm_up(
     begun = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), begin(states, float(initial_step_size)))
     numbers, own, adapting = copy_to_chains((jnp.arange(num_chains), own_data, begun), mesh)
     placed = copy_data(data, mesh, num_blocks)
-    stages = build_schedule(num_steps)
+    plan = copy_to_all((key, build_schedule(num_steps), float(target_acceptance_rate)), mesh)
     for first in range(0, num_steps, _STEPS_OF_A_PROGRAM):
-        last = min(first + _STEPS_OF_A_PROGRAM, num_steps)
-        shared = placed, copy_to_all((key, stages, float(target_acceptance_rate), first, last), mesh)
+        steps = copy_to_all((first, min(first + _STEPS_OF_A_PROGRAM, num_steps)), mesh)
+        shared = placed, (*plan, *steps)
         adapting = advance((numbers, own, adapting), shared, draw_batch=draw_batch, mesh=mesh, num_blocks=num_blocks)
     adapted, step_sizes = jax.jit(finish)(adapting)
     return adapted, jnp.asarray(on_this_host(step_sizes))
