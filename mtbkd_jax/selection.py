@@ -234,18 +234,25 @@ def cross_validation(
             return _short_chain(chain_key, student, problem, settings, fold.inputs, draw_batch, budget, thinning)
 
         draws = jnp.concatenate(jax.lax.map(predict, chain_keys))
-        is_held_out = fold.labels >= 0
 
         def score_at(temperature: Float[Array, ""]):
             log_probs = jax.nn.log_softmax(draws / temperature)
             label_log_probs = jnp.take_along_axis(log_probs, jnp.maximum(fold.labels, 0)[None, :, None], axis=2)[..., 0]
             log_scores = jax.nn.logsumexp(label_log_probs, axis=0) - jnp.log(log_probs.shape[0])
             covered = jnp.stack([label_coverage(log_probs, fold.labels, level=level) for level in COVERAGE_LEVELS])
-            return jnp.where(is_held_out, log_scores, 0.0), jnp.where(is_held_out, covered, 0.0)
+            return log_scores, covered
 
         return jax.lax.map(score_at, prediction_temperatures)
 
     num_labelled = folds[0].labels.shape[0]
+    held_out_rows = [np.flatnonzero(np.asarray(fold.labels) >= 0) for fold in folds]
+    # As many rows of each fold as the longest has, so that one program scores all; what fills the others up is left out.
+    longest = max(rows.size for rows in held_out_rows)
+    padded_rows = [np.pad(rows, (0, longest - rows.size)) for rows in held_out_rows]
+    scored_folds = [
+        fold._replace(inputs=fold.inputs[rows], labels=fold.labels[rows])
+        for fold, rows in zip(folds, padded_rows, strict=True)
+    ]
 
     @jax.jit
     def score_fold_of_all(candidates: PosteriorSettings, shared: tuple[Fold, Array, Array, Array]):
@@ -261,12 +268,11 @@ def cross_validation(
         num_chains = budget.num_temperature_chains if in_earnest else 1
         log_scores = np.zeros((*shape, num_labelled), np.float32)
         covered = np.zeros((*shape, len(COVERAGE_LEVELS), num_labelled), np.float32)
-        for index, fold in enumerate(folds):
+        for index, (fold, rows) in enumerate(zip(scored_folds, held_out_rows, strict=True)):
             chain_keys = jax.random.split(jax.random.fold_in(key, index), num_chains)
             shared = fold, chain_keys, jnp.array(prediction_temperatures, jnp.float32), thinning
             parts = score_fold_of_all(candidates, copy_to_all(shared, mesh))
-            log_scores += np.asarray(parts[0])
-            covered += np.asarray(parts[1])
+            log_scores[..., rows], covered[..., rows] = (np.asarray(part)[..., : rows.size] for part in parts)
         # A chain that blew up predicts nothing: its candidate cannot be chosen.
         return HeldOutScores(np.nan_to_num(log_scores, nan=-np.inf), np.nan_to_num(covered))
 

@@ -35,7 +35,9 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import log_density as numpyro_log_density
 
+from mtbkd_jax.chains import BatchKey
 from mtbkd_jax.errors import InputError
+from mtbkd_jax.examples import rows_of_epoch
 from mtbkd_jax.folds import are_enough, stratified_folds
 from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.types import Key
@@ -48,6 +50,9 @@ SMALLEST_PROBABILITY = 1e-3
 """What a teacher says of a less probable class is taken for this: how certain it is beyond that tells nothing."""
 
 _NUM_STEPS = 400
+
+_BATCH_SIZE = 2048
+"""Labelled rows that a step takes where there are more, so that tens of thousands cost no more than these."""
 
 
 class TrustData(NamedTuple):
@@ -460,6 +465,16 @@ def _fit_all(
 ):
     """Modes for every candidate and mask, ``[candidates, masks, ...]``; each candidate's held-out log likelihood."""
 
+    num_rows = features.shape[0]
+    count = min(num_rows, _BATCH_SIZE)
+
+    def draw_batch(key: BatchKey, data: TrustData) -> TrustData:
+        if count == num_rows:
+            return data
+        rows = rows_of_epoch(key, num_rows, count)
+        batch = jax.tree.map(lambda leaf: leaf[rows], data)
+        return batch._replace(mask=batch.mask * (num_rows / count))
+
     def fit(scales, mask):
         data = TrustData(features, log_scores, mask, is_asked)
         start = {
@@ -471,7 +486,7 @@ def _fit_all(
             start,
             key=key,
             data=data,
-            draw_batch=lambda _, data: data,
+            draw_batch=draw_batch,
             num_steps=_NUM_STEPS,
             learning_rate=0.1,
         ).params

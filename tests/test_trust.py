@@ -59,6 +59,22 @@ def test_trust_goes_to_the_teacher_that_is_right_there(two_domains, fit):
     assert weight_of_the_right_teacher(fit.log_weights, two_domains[3]).mean() > 0.8
 
 
+def test_of_many_labels_a_batch_a_step_finds_weights_that_explain_held_out_labels_as_well(two_domains, monkeypatch):
+    inputs, _, probs, first_is_right = two_domains
+    answers = np.asarray(probs.argmax(-1))
+    is_flipped = np.random.default_rng(0).random(NUM_EXAMPLES) < 0.2
+    labels = jnp.asarray(np.where(first_is_right ^ is_flipped, answers[:, 0], answers[:, 1]))
+    all_at_once = fit_trust(jax.random.key(1), probs, inputs, labels)
+    monkeypatch.setattr(trust, "_BATCH_SIZE", 256)
+    trust._fit_all.clear_cache()  # what was compiled takes all of the 1,024 rows at once
+    in_batches = fit_trust(jax.random.key(1), probs, inputs, labels)
+    trust._fit_all.clear_cache()
+    np.testing.assert_allclose(in_batches.held_out_scores, all_at_once.held_out_scores, atol=0.02)
+    weights, of_batches = (np.exp(fit.log_weights) for fit in (all_at_once, in_batches))
+    assert np.sqrt(np.mean(np.square(of_batches - weights))) < 0.05
+    assert in_batches.held_out_scores.max() == pytest.approx(all_at_once.held_out_scores.max(), abs=0.005)
+
+
 def test_trust_goes_by_what_the_teachers_say_where_the_inputs_tell_nothing():
     keys = jax.random.split(jax.random.key(0), 2)
     inputs = jax.random.normal(keys[0], (NUM_EXAMPLES, 2))
