@@ -246,7 +246,7 @@ def cross_validation(
 
     num_labelled = folds[0].labels.shape[0]
     held_out_rows = [np.flatnonzero(np.asarray(fold.labels) >= 0) for fold in folds]
-    # As many rows of each fold as the longest has, so that one program scores all; what fills the others up is left out.
+    # As many rows of each fold as the longest has, so that one program scores all; what fills others up is left out.
     longest = max(rows.size for rows in held_out_rows)
     padded_rows = [np.pad(rows, (0, longest - rows.size)) for rows in held_out_rows]
     scored_folds = [

@@ -464,7 +464,6 @@ def _fit_all(
     key: Key, features: Array, log_scores: Array, masks: Array, candidates: Array, is_asked: Array | None = None
 ):
     """Modes for every candidate and mask, ``[candidates, masks, ...]``; each candidate's held-out log likelihood."""
-
     num_rows = features.shape[0]
     count = min(num_rows, _BATCH_SIZE)
 
