@@ -40,6 +40,7 @@ from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import rows_of_epoch
 from mtbkd_jax.folds import are_enough, stratified_folds
 from mtbkd_jax.posterior import find_mode
+from mtbkd_jax.tree import tree_rows
 from mtbkd_jax.types import Key
 from mtbkd_jax.weighting import asked_components
 
@@ -470,8 +471,7 @@ def _fit_all(
     def draw_batch(key: BatchKey, data: TrustData) -> TrustData:
         if count == num_rows:
             return data
-        rows = rows_of_epoch(key, num_rows, count)
-        batch = jax.tree.map(lambda leaf: leaf[rows], data)
+        batch = tree_rows(data, rows_of_epoch(key, num_rows, count))
         return batch._replace(mask=batch.mask * (num_rows / count))
 
     def fit(scales, mask):
