@@ -113,7 +113,7 @@ def chain_predictions(
     """
     labels, stands_for = np.asarray(lessons.examples.labels), lessons.examples.stands_for
     num_unlabelled = (labels < 0).sum() if stands_for is None else np.asarray(stands_for)[labels < 0].sum()
-    labelled, advised = rows_to_weigh_by(labels)
+    labelled, advised = rows_to_weigh_by(labels, run.info.log_density.shape[1])
 
     def by_draw(rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "chains draws rows classes"]:
         if rows.size == 0:  # not every network takes no example at all

@@ -23,7 +23,10 @@ MOST_JUDGED = 500
 NUM_PROBES = 100
 """Examples on whose predictions convergence is judged."""
 
-_NUM_WEIGHED = 500
+_MOST_LABELS = 4000
+_MOST_SCORES = 400_000
+"""Of labels by draws of a chain: what these predictions take in memory, and stacking in time, does not grow beyond."""
+_MOST_ADVISED = 500
 
 
 def judged_every(num_draws: int) -> int:
@@ -36,14 +39,25 @@ def judged_every(num_draws: int) -> int:
 
 
 def rows_to_weigh_by(
-    labels: Int[Array | np.ndarray, " examples"],
+    labels: Int[Array | np.ndarray, " examples"], num_draws: int
 ) -> tuple[Int[np.ndarray, " labelled"], Int[np.ndarray, " advised"]]:
-    """Rows with a label and without one by which chains are weighed: no more of either than stacking needs."""
+    """Rows with a label and without one by which chains are weighed: no more of either than stacking needs.
+
+    Labels are scored by every draw that a chain is judged by: 4,000 labels by a hundred draws, 800 by five hundred.
+
+    Args:
+      labels: of the lessons, -1 for none.
+      num_draws: of each chain.
+    """
     labels = np.asarray(labels)
-    labelled, advised = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
-    # Neighbours in the user's order may be alike: rows from all over it.
-    spread = np.linspace(0, advised.size - 1, min(_NUM_WEIGHED, advised.size)).astype(int)
-    return labelled[:_NUM_WEIGHED], advised[spread]
+    num_judged = -(-num_draws // judged_every(num_draws))
+    labelled = _spread(np.flatnonzero(labels >= 0), min(_MOST_LABELS, _MOST_SCORES // num_judged))
+    return labelled, _spread(np.flatnonzero(labels < 0), _MOST_ADVISED)
+
+
+def _spread(rows: Int[np.ndarray, " rows"], most: int) -> Int[np.ndarray, " some"]:
+    """At most so many of the rows, from all over them: neighbours in the user's order may be alike."""
+    return rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(int)]
 
 
 def rows_of_probes(order: Int[np.ndarray, " examples"]) -> Int[np.ndarray, " probes"]:
@@ -59,7 +73,10 @@ def judged_of(lessons: Lessons, order: Int[np.ndarray, " examples"], num_draws: 
       order: row of the user's arrays for each row of the lessons.
       num_draws: of each chain.
     """
-    wanted: Sequence[np.ndarray] = (*rows_to_weigh_by(lessons.examples.labels), rows_of_probes(order))
+    wanted: Sequence[np.ndarray] = (
+        *rows_to_weigh_by(lessons.examples.labels, num_draws),
+        rows_of_probes(order),
+    )
     rows = np.unique(np.concatenate(wanted))
     return Judged(lessons.examples.inputs[rows], rows, judged_every(num_draws))
 

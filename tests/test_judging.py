@@ -35,12 +35,11 @@ def test_predictions_of_a_store_are_those_of_its_draws(positions, tmp_path, monk
 
 def test_a_run_without_parameters_keeps_all_rows_that_it_is_judged_by():
     order = np.random.default_rng(0).permutation(3000)
-    labels = jnp.where(jnp.arange(3000) < 700, 1, -1)
+    labels = jnp.where(jnp.arange(3000) < 1700, 1, -1)
     inputs = jnp.arange(3000.0)[:, None]
     lessons = Lessons(Examples(inputs, labels), jnp.ones((3000, 1, 2)) / 2, jnp.zeros((3000, 2)), None)
-    labelled, advised = rows_to_weigh_by(labels)
-    assert labelled.tolist() == list(range(500))
-    assert (advised[0], advised[-1], advised.size) == (700, 2999, 500)
+    labelled, advised = rows_to_weigh_by(labels, num_draws=1200)
+    assert (advised[0], advised[-1], advised.size) == (1700, 2999, 500)
     probes = rows_of_probes(order)
     np.testing.assert_array_equal(order[probes], np.arange(100))
 
@@ -51,7 +50,15 @@ def test_a_run_without_parameters_keeps_all_rows_that_it_is_judged_by():
     assert judged.every == 3
 
 
+@pytest.mark.parametrize(("num_draws", "num_labels"), [(1, 4000), (100, 4000), (500, 800), (501, 1593), (10_000, 800)])
+def test_labels_to_weigh_by_come_from_all_over_and_are_fewer_for_many_draws(num_draws, num_labels):
+    labelled, _ = rows_to_weigh_by(np.zeros(12_000, int), num_draws)
+    assert (labelled[0], labelled[-1], labelled.size) == (0, 11_999, num_labels)
+    gaps = np.diff(labelled)
+    assert gaps.max() - gaps.min() <= 1
+
+
 def test_few_examples_are_all_judged_by():
-    labelled, advised = rows_to_weigh_by(np.array([0, 1, -1, -1, -1]))
+    labelled, advised = rows_to_weigh_by(np.array([0, 1, -1, -1, -1]), num_draws=100)
     assert (labelled.tolist(), advised.tolist()) == ([0, 1], [2, 3, 4])
-    assert rows_to_weigh_by(np.array([0, 1]))[1].size == 0
+    assert rows_to_weigh_by(np.array([0, 1]), num_draws=100)[1].size == 0
