@@ -10,7 +10,8 @@ The candidates are searched one setting at a time, each from the best before it:
    another prior on its weights than one that has a few labels;
 3. lower powers of the function-space prior, at the scale that suits the labels alone;
 4. the concentration, from the better of the last two;
-5. the scale around the centers, of which there have been none so far.
+5. the scale around the centers, of which there have been none so far: at most that of the wide component, since a
+   component that is wider than it says nothing by its center, and is another mode to be caught in.
 
 Beside them stands a student that takes *mild* advice: a concentration of one, no centers, the scale that suits the
 labels alone, and no one power: an average over all of them and *no teacher*, weighted by pseudo-BMA+ (``stacking``), so
@@ -55,12 +56,14 @@ from mtbkd_jax.uncertainty import COVERAGE_LEVELS, label_coverage
 WIDE_SCALES = (0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
 POWERS = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0)
 CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Candidates of the scale around the centers, in units of the root mean square of the pool's parameters."""
+"""Candidates of the scale around the centers, in units of the root mean square of the pool's parameters.
+
+None is wider than the wide component, whose scale stands for those that would be."""
 CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 TEMPERATURES = (1.0, 0.3, 0.1)
 """Candidates of the temperature of the posterior: for two students at a time, six in all."""
-PREDICTION_TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25, 1.4)
-"""Candidates of what predictions divide the logits by."""
+PREDICTION_TEMPERATURES = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.17, 1.25, 1.32, 1.4)
+"""Candidates of what predictions divide the logits by, of which many cost little: no chain has to run again."""
 LEAST_SHARE = 0.02
 """Of the draws at a power; those that would have less are not visited."""
 MILD_POWER = "mild power"
@@ -458,7 +461,8 @@ def choose_settings(
 
     best = better(best, search("power", POWERS, settings))
     best = better(best, search("concentration", CONCENTRATIONS, best.settings))
-    best = better(best, search("center_scale", [ratio * pool_size for ratio in CENTER_SCALE_RATIOS], best.settings))
+    center_scales = [min(ratio * pool_size, best.wide_scale) for ratio in CENTER_SCALE_RATIOS]
+    best = better(best, search("center_scale", center_scales, best.settings))
     powers: Powers | None = None
     if given.power is None:
         of_best, of_plain = (held_out[one.settings].log_scores for one in (best, plain))

@@ -60,10 +60,10 @@ def distance_from(power, concentration, center_scale, wide_scale):
 
 
 def test_the_best_of_every_stage_is_found():
-    nll = distance_from(0.06, 10.0, 0.5, 0.2)
+    nll = distance_from(0.06, 10.0, 0.25, 0.5)
     choice = choose_settings(scores_of(nll), GivenSettings(), pool_size=1.0)
-    assert choice.settings == PosteriorSettings(0.06, 10.0, 0.5, 0.2, 1.0)
-    assert choice.no_teacher.wide_scale == 0.2
+    assert choice.settings == PosteriorSettings(0.06, 10.0, 0.25, 0.5, 1.0)
+    assert choice.no_teacher.wide_scale == 0.5
     assert list(dict.fromkeys(candidate.stage for candidate in choice.curve)) == [
         "no teacher",
         "wide_scale",
@@ -76,6 +76,13 @@ def test_the_best_of_every_stage_is_found():
         "temperature, no teacher",
         "predictions, no teacher",
     ]
+
+
+def test_no_component_around_a_center_is_wider_than_the_wide_one():
+    choice = choose_settings(scores_of(distance_from(0.06, 10.0, 4.0, 0.2)), GivenSettings(), pool_size=1.0)
+    scales = {candidate.center_scale for candidate in choice.curve if candidate.stage == "center_scale"}
+    assert scales == {0.1, 0.2}
+    assert choice.settings.center_scale == 0.2
 
 
 def split_scores(nll, gain_of_first_half):
