@@ -120,6 +120,24 @@ class Simulation:
         labels[kept] = self.labels[kept]
         return dataclasses.replace(self, labels=labels)
 
+    def with_inputs(self, num_inputs: int) -> "Simulation":
+        """The same draw with fewer training inputs, those that get their labels first, in that order.
+
+        Raises:
+          InputError: if there are not so many.
+        """
+        if not 0 < num_inputs <= self.labels.size:
+            action = "Give the number of inputs."
+            raise InputError("simulation", "num_inputs", str(num_inputs), f"1 to {self.labels.size}", action)
+        kept = self.label_order[:num_inputs]
+        return dataclasses.replace(
+            self,
+            inputs=self.inputs[kept],
+            labels=self.labels[kept],
+            label_order=np.arange(num_inputs),
+            teacher_logits=self.teacher_logits[kept],
+        )
+
 
 def simulation_draws(
     design: Design,

@@ -1,6 +1,6 @@
 """Weights sampled with the student, or trust earned on labels? ``python -m experiments.sampled_weights``.
 
-Simulation 1 with 300 labels among 12,000 inputs with teacher outputs. The teachers are sure outside their domains. The
+Simulation 1 with 300 labels among 2,000 inputs with teacher outputs. The teachers are sure outside their domains. The
 settings of the posterior are given and the same for all, but the power of the function-space prior: none, one at which
 teachers help, and the paper's. Weights are learned (``learned_trust``), or sampled with the student under a flat
 Dirichlet (``sample_with_weights``). Of a rule that weighs each input differently, the weights shown are means.

@@ -1,6 +1,6 @@
 """Which samplers draw from the posterior? NUTS as the reference: ``python -m experiments.samplers``.
 
-Simulation 1 with 300 labels among 12,000 inputs with teacher outputs, and a student of 27 parameters, small enough for
+Simulation 1 with 300 labels among 2,000 inputs with teacher outputs, and a student of 27 parameters, small enough for
 NUTS on all of the data. The posterior is the same for all: trust learned on the labels, and settings that are given.
 Each sampler has four chains, from the modes near the same starts:
 

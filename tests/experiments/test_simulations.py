@@ -100,6 +100,17 @@ def test_more_labels_keep_the_data_and_the_teachers(name, draw):
     assert (more.labels >= 0).sum() == 400
 
 
+def test_fewer_inputs_keep_their_labels_and_their_teachers_outputs(name, draw):
+    fewer = draw.with_inputs(500)
+    assert fewer.labels.size == len(fewer.inputs) == len(fewer.teacher_logits) == 500
+    assert (fewer.labels[:300] >= 0).all()
+    assert (fewer.labels[300:] == -1).all()
+    rows = [np.flatnonzero((draw.inputs == row).all(axis=1)).item() for row in fewer.inputs]
+    np.testing.assert_array_equal(draw.labels[rows], fewer.labels)
+    np.testing.assert_array_equal(draw.teacher_logits[rows], fewer.teacher_logits)
+    np.testing.assert_array_equal(all_labels(name).with_inputs(500).with_labels(300).labels, fewer.labels)
+
+
 def test_a_share_of_the_training_data_can_come_from_elsewhere():
     examples = partial(simulations.teacher_examples, design1.DESIGN, jax.random.key(0), jnp.int32(1))
     assert (design1.domain_of(examples(0.0)[0]) == 1).all()
@@ -132,6 +143,12 @@ def test_teachers_that_fail_stay_as_they_are_when_asked():
 def test_more_labels_than_there_are_are_refused(num_labels):
     with pytest.raises(InputError, match="num_labels"):
         all_labels("simulation 1").with_labels(num_labels)
+
+
+@pytest.mark.parametrize("num_inputs", [0, 12_001])
+def test_more_inputs_than_there_are_are_refused(num_inputs):
+    with pytest.raises(InputError, match="num_inputs"):
+        all_labels("simulation 1").with_inputs(num_inputs)
 
 
 def test_a_share_of_more_than_all_is_refused():
