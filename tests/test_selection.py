@@ -139,13 +139,14 @@ def test_the_temperature_is_that_whose_intervals_cover_best_unless_the_log_score
     ids=["equally covered", "better covered, few labels", "better covered", "worse predicted"],
 )
 def test_predictions_are_corrected_where_the_labels_show_that_their_intervals_are_too_short(num_labelled, loss, chosen):
-    covered_at = {0.8: 0.75, 0.9: 0.8, 1.0: 0.85, 1.1: 0.87, 1.25: 0.9, 1.4: 0.95}
+    def covered_at(temperatures):
+        return np.interp(temperatures, [0.8, 0.9, 1.0, 1.1, 1.25, 1.4], [0.75, 0.8, 0.85, 0.87, 0.9, 0.95])
 
     def score(candidates, predictions, *, in_earnest):
         losses = 0.5 + np.outer(np.asarray(candidates.power) == 0, np.ones(len(predictions)))
         losses = losses + loss * (np.array(predictions) > 1)
         log_scores = np.repeat(-losses[..., None], num_labelled, axis=2)
-        is_covered = np.arange(num_labelled) / num_labelled < np.array([covered_at[t] for t in predictions])[:, None]
+        is_covered = np.arange(num_labelled) / num_labelled < covered_at(predictions)[:, None]
         shape = losses.shape[0], len(predictions), len(COVERAGE_LEVELS), num_labelled
         return HeldOutScores(log_scores, np.broadcast_to(is_covered[:, None], shape).astype(np.float32))
 
