@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.samplers.__main__ import SETTINGS
+from experiments.samplers.__main__ import SAMPLING, SETTINGS
 from experiments.simulation1.__main__ import STUDENT
 from experiments.simulation1.comparison import compare_on_draws
 from experiments.simulation1.design import DESIGN
 from experiments.simulation_study import CONFIG
 from experiments.simulations import Simulation
+from mtbkd_jax.configuration import SamplingConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
 from mtbkd_jax.posterior_sampling import sample_posterior
@@ -39,22 +40,20 @@ COLUMNS = ("accuracy", "nll", "mse", *COVERAGES, *WEIGHTS, "seconds")
 
 
 def run_draw(
-    seed: int, draw: Simulation, *, num_warm_up: int = 200, num_draws: int = 100, num_chains: int = 4
+    seed: int, draw: Simulation, sampling: SamplingConfig = SAMPLING, *, num_warm_up: int = 200, num_draws: int = 100
 ) -> list[dict[str, Any]]:
     """Every method on one draw of data and teachers.
 
     Args:
       seed: of the draw and the chains.
       draw: data and teachers.
+      sampling: of the students under learned trust, and the number of chains of each method.
       num_warm_up: of the chains that sample weights.
       num_draws: of each of them.
-      num_chains: chains of each method.
     """
     standardize = Standardizer.fit(draw.inputs)
     test_inputs = jnp.asarray(standardize(draw.test_inputs))
-    config = replace(
-        CONFIG, settings=GivenSettings(*SETTINGS), sampling=replace(CONFIG.sampling, num_chains=num_chains)
-    )
+    config = replace(CONFIG, settings=GivenSettings(*SETTINGS), sampling=sampling)
     learn_key, sample_key = jax.random.split(jax.random.key(seed))
     inputs = standardize(draw.inputs)
     lessons, _, _ = learn(learn_key, inputs, draw.labels, draw.teacher_logits, STUDENT, config=config)
@@ -85,7 +84,7 @@ def run_draw(
 
     def by_sampled_weights(power: float) -> dict[str, Any]:
         start = time.perf_counter()
-        sizes = {"num_chains": num_chains, "num_warm_up": num_warm_up, "num_draws": num_draws}
+        sizes = {"num_chains": sampling.num_chains, "num_warm_up": num_warm_up, "num_draws": num_draws}
         sampled = sample_with_weights(sample_key, STUDENT, lessons, SETTINGS._replace(power=power), **sizes)
         weights = np.asarray(sampled.weights).mean(axis=(0, 1))
         return row(f"sampled weights, power {power:g}", sampled.students, weights, None, start)

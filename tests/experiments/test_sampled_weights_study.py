@@ -3,12 +3,16 @@
 import pytest
 
 from experiments.sampled_weights.__main__ import WEIGHTS, run_draw
+from mtbkd_jax.configuration import SamplingConfig
 from tests.experiments.small import small_draw
 
 
 @pytest.fixture(scope="module")
 def rows():
-    found = run_draw(5, small_draw(1500), num_warm_up=50, num_draws=20, num_chains=2)
+    sampling = SamplingConfig(
+        num_chains=2, num_mode_steps=500, num_burn_in=500, num_draws=50, thinning=10, batch_size=500
+    )
+    found = run_draw(5, small_draw(1500), sampling, num_warm_up=50, num_draws=20)
     return {row["method"]: row for row in found}
 
 
