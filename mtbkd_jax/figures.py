@@ -374,7 +374,9 @@ def _draw_stage(axes: "Axes", candidates: Sequence[ScoredCandidate], is_chosen: 
     axes.errorbar(positions, nll, error, color=BLUE, marker="o", markersize=4, elinewidth=1.2)
     axes.plot(positions[is_chosen], nll[is_chosen], linestyle="", marker="*", markersize=16, color=VERMILLION, zorder=3)
     values = [getattr(candidate, searched) for candidate in candidates]
-    axes.set_xticks(positions, ["∞" if np.isinf(value) else f"{value:.2g}" for value in values])
+    labels = ["∞" if np.isinf(value) else f"{value:.3g}" for value in values]
+    every = 1 if len(labels) <= 8 else 2  # more would run into each other
+    axes.set_xticks(positions[::every], labels[::every])
     axes.set_xlim(-0.4, len(candidates) - 0.6)
     axes.set_xlabel(AXIS_LABELS[searched])
 
