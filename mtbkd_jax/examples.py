@@ -50,6 +50,15 @@ class WeightedExamples(NamedTuple):
     weights: Float[Array, " examples"]
 
 
+def spread(rows: Int[np.ndarray, " rows"], most: int) -> Int[np.ndarray, " some"]:
+    """So many of these rows at the most, evenly spaced, with the first and the last: neighbours may be alike.
+
+    >>> spread(np.arange(10), 4).tolist()
+    [0, 3, 6, 9]
+    """
+    return rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(int)]
+
+
 def full_batch(key: object, examples: Examples) -> WeightedExamples:
     """All rows, each counted once. The key is there so that every batch is drawn by the same signature."""
     del key
@@ -276,4 +285,4 @@ def _strides(num_rows: int) -> np.ndarray:
     """Strides that are coprime to ``num_rows``, and so small that a place times a stride fits into 32 bits."""
     candidates = np.arange(1, min(num_rows - 1, (2**32 - 1) // num_rows) + 1)
     coprime = candidates[np.gcd(candidates, num_rows) == 1]
-    return coprime[np.linspace(0, coprime.size - 1, min(_MOST_STRIDES, coprime.size)).astype(int)].astype(np.uint32)
+    return spread(coprime, _MOST_STRIDES).astype(np.uint32)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mtbkd_jax.draws import DrawStore, blocks_of_draws
+from mtbkd_jax.examples import spread
 from mtbkd_jax.kept_predictions import Judged, KeptPredictions
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.prediction import flatten_chains, predictive_log_probs
@@ -43,7 +44,8 @@ def rows_to_weigh_by(
 ) -> tuple[Int[np.ndarray, " labelled"], Int[np.ndarray, " advised"]]:
     """Rows with a label and without one by which chains are weighed: no more of either than stacking needs.
 
-    Labels are scored by every draw that a chain is judged by: 4,000 labels by a hundred draws, 800 by five hundred.
+    They are from all over the user's order, in which neighbours may be alike. Labels are scored by every draw that a
+    chain is judged by: 4,000 labels by a hundred draws, 800 by five hundred.
 
     Args:
       labels: of the lessons, -1 for none.
@@ -51,13 +53,8 @@ def rows_to_weigh_by(
     """
     labels = np.asarray(labels)
     num_judged = -(-num_draws // judged_every(num_draws))
-    labelled = _spread(np.flatnonzero(labels >= 0), min(_MOST_LABELS, _MOST_SCORES // num_judged))
-    return labelled, _spread(np.flatnonzero(labels < 0), _MOST_ADVISED)
-
-
-def _spread(rows: Int[np.ndarray, " rows"], most: int) -> Int[np.ndarray, " some"]:
-    """At most so many of the rows, from all over them: neighbours in the user's order may be alike."""
-    return rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(int)]
+    labelled = spread(np.flatnonzero(labels >= 0), min(_MOST_LABELS, _MOST_SCORES // num_judged))
+    return labelled, spread(np.flatnonzero(labels < 0), _MOST_ADVISED)
 
 
 def rows_of_probes(order: Int[np.ndarray, " examples"]) -> Int[np.ndarray, " probes"]:
@@ -73,10 +70,7 @@ def judged_of(lessons: Lessons, order: Int[np.ndarray, " examples"], num_draws: 
       order: row of the user's arrays for each row of the lessons.
       num_draws: of each chain.
     """
-    wanted: Sequence[np.ndarray] = (
-        *rows_to_weigh_by(lessons.examples.labels, num_draws),
-        rows_of_probes(order),
-    )
+    wanted: Sequence[np.ndarray] = (*rows_to_weigh_by(lessons.examples.labels, num_draws), rows_of_probes(order))
     rows = np.unique(np.concatenate(wanted))
     return Judged(lessons.examples.inputs[rows], rows, judged_every(num_draws))
 

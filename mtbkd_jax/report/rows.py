@@ -114,15 +114,6 @@ def followed_on(following: Following, row: int) -> Followed | None:
     )
 
 
-def spread(order: Int[np.ndarray, " examples"], most: int) -> Int[np.ndarray, " chosen"]:
-    """So many of these rows at the most, evenly spaced, with the first and the last.
-
-    >>> spread(np.arange(10), 4).tolist()
-    [0, 3, 6, 9]
-    """
-    return order[np.linspace(0, len(order) - 1, min(len(order), most)).round().astype(int)]
-
-
 def weights_by_class(
     following: Following, examples: ShownExamples, num_classes: int
 ) -> Float[np.ndarray, "classes components"]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtbkd_jax.examples import spread
 from mtbkd_jax.report.markup import Html, element, joined
 from mtbkd_jax.report.reported import Reported, needs_data, section
-from mtbkd_jax.report.rows import HELD_OUT, TRAINING, Row, rows_of, rows_without_inputs, spread
+from mtbkd_jax.report.rows import HELD_OUT, TRAINING, Row, rows_of, rows_without_inputs
 from mtbkd_jax.report.tables import UNKNOWN, caption_of, number, scrolled
 
 NUM_CARDS = 8
