@@ -4,7 +4,10 @@ Strict dtype promotion cannot be asked for as well: optax's Adam and the warm-up
 standard one.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +17,20 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tests leave nothing in the home of whoever runs them, and do not depend on what is there; nor do their processes.
-jax.config.update("jax_enable_compilation_cache", False)
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# Tests leave nothing in the home of whoever runs them, and do not depend on what is there. What one of them compiles
+# is kept for the others, in a folder that the first process makes and removes: workers, and the programs that tests
+# start, find it in their environment. Many tests fit the same small student.
+if "MTBKD_TESTS_COMPILED" not in os.environ:
+    os.environ["MTBKD_TESTS_COMPILED"] = tempfile.mkdtemp(prefix="mtbkd_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["MTBKD_TESTS_COMPILED"], ignore_errors=True)
+for option, value in {
+    "jax_compilation_cache_dir": os.environ["MTBKD_TESTS_COMPILED"],
+    # With a limit JAX locks the folder, so that none of two processes reads what the other has half written.
+    "jax_compilation_cache_max_size": 1 << 33,
+    "jax_persistent_cache_min_compile_time_secs": 0.3,
+}.items():
+    jax.config.update(option, value)
+    os.environ[option.upper()] = str(value)
 
 # Before anything imports the package: from here on a call that contradicts its annotations raises.
 install_import_hook("mtbkd_jax", "beartype.beartype")
