@@ -25,9 +25,7 @@ if "MTBKD_TESTS_COMPILED" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["MTBKD_TESTS_COMPILED"], ignore_errors=True)
 for option, value in {
     "jax_compilation_cache_dir": os.environ["MTBKD_TESTS_COMPILED"],
-    # With a limit JAX locks the folder, so that none of two processes reads what the other has half written.
-    "jax_compilation_cache_max_size": 1 << 33,
-    "jax_persistent_cache_min_compile_time_secs": 0.3,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
 }.items():
     jax.config.update(option, value)
     os.environ[option.upper()] = str(value)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from mtbkd_jax.machine import remove_oldest
+
 PROGRAM = """
 from mtbkd_jax.machine import use_machine
 use_machine()
@@ -41,3 +43,18 @@ def test_a_user_may_keep_it_elsewhere_or_nowhere(tmp_path, variable):
     run_program(tmp_path, **{variable: str(elsewhere) if variable.endswith("DIR") else "false"})
     assert not entries(tmp_path / "caches")
     assert bool(entries(elsewhere)) == variable.endswith("DIR")
+
+
+def test_what_was_not_used_for_the_longest_time_is_removed(tmp_path):
+    for age, name in enumerate(["new", "old", "oldest"]):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    os.utime(tmp_path / "oldest", (2e9, 1e9 - 2))  # written first and read last
+    remove_oldest(tmp_path, 200)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "oldest"]
+    remove_oldest(tmp_path, 200)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_there_may_be_nothing_to_remove(tmp_path):
+    remove_oldest(tmp_path / "not there", 0)
