@@ -37,7 +37,7 @@ def use_machine() -> None:
 def remove_oldest(folder: Path, most_bytes: int) -> None:
     """Remove the files of a folder that were not used for the longest time; the others have so many bytes at most.
 
-    JAX can limit its folder itself, and then reads all of it whenever it adds a program: a second each, with 6,000 there.
+    JAX can limit its folder itself, and then reads all of it whenever it adds a program: a second, with 6,000 there.
     """
     files = []
     # Another program may be removing them too.
