@@ -23,9 +23,10 @@ choice by a hair.
 Last come two temperatures together, of this choice and of *no teacher*, for which all else was scored at one: that of
 the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
 of themselves. A chain that has just left its mode shows little of either, so these candidates' chains are longer, and a
-student of many modes gets several. They go by what the draws cover: of the pairs that the log score does not speak
-against by more than one standard error, the one whose credible intervals hold the held-out labels most nearly as often
-as they should.
+student of many modes gets several. They go by what the draws cover as well: of all pairs, the one that the held-out
+labels speak against least, by their log score and by how often the credible intervals hold them, both in standard
+errors: z² + z̄², where z is that of the log score below the best and z̄² the mean over levels of those of the coverage.
+Few labels tell little of either, and many tell the difference of a hundredth in coverage from that in nats.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -492,7 +493,7 @@ def choose_settings(
 
     def cool(student: PosteriorSettings, stage: str, stage_of_predictions: str) -> PosteriorSettings:
         """Choose its two temperatures; on record are the candidates that differ from the choice in one of them."""
-        chosen = _best_covered(
+        chosen = _least_doubted(
             {
                 candidate: held_out[candidate]
                 for value in temperatures
@@ -525,6 +526,12 @@ class _HeldOut(NamedTuple):
         """Mean distance of the coverage from nominal."""
         return float(np.abs(self.covered.mean(1) - np.array(COVERAGE_LEVELS)).mean())
 
+    @property
+    def squared_coverage_error(self) -> float:
+        """Mean over levels of the coverage's squared distance from nominal, in units of such a share's variance."""
+        levels = np.array(COVERAGE_LEVELS)
+        return float(np.mean((self.covered.mean(1) - levels) ** 2 / (levels * (1 - levels) / self.log_scores.size)))
+
 
 def _average(log_scores: Float[np.ndarray, "powers labelled"]) -> tuple[Powers, Float[np.ndarray, " labelled"]]:
     """Shares of the powers, largest first and zero last; and the log score of each label under them."""
@@ -538,13 +545,16 @@ def _average(log_scores: Float[np.ndarray, "powers labelled"]) -> tuple[Powers, 
     return Powers(tuple(values.tolist()), tuple(shares.tolist())), averaged.astype(log_scores.dtype)
 
 
-def _best_covered(candidates: Mapping[PosteriorSettings, _HeldOut]) -> PosteriorSettings:
+def _least_doubted(candidates: Mapping[PosteriorSettings, _HeldOut]) -> PosteriorSettings:
     """The pair of temperatures to choose: see the top of this file."""
     best = min(candidates.values(), key=lambda held_out: held_out.nll)
-    alike = {
-        one: of for one, of in candidates.items() if not _is_better(best.log_scores, of.log_scores, standard_errors=1.0)
-    }
-    return min(alike, key=lambda one: (alike[one].coverage_gap, _correction(one.prediction_temperature)))
+
+    def doubt(candidate: PosteriorSettings) -> tuple[float, float]:
+        held_out = candidates[candidate]
+        of_score = max(_in_standard_errors(best.log_scores, held_out.log_scores), 0.0)
+        return of_score**2 + held_out.squared_coverage_error, _correction(candidate.prediction_temperature)
+
+    return min(candidates, key=doubt)
 
 
 def _correction(prediction_temperature: float) -> float:
@@ -556,10 +566,18 @@ def _is_better(
     one: Float[np.ndarray, " labelled"], other: Float[np.ndarray, " labelled"], *, standard_errors: float
 ) -> bool:
     """Whether ``one`` has the higher mean log score by more than so many standard errors of the difference."""
+    return _in_standard_errors(one, other) > standard_errors
+
+
+def _in_standard_errors(one: Float[np.ndarray, " labelled"], other: Float[np.ndarray, " labelled"]) -> float:
+    """By how many standard errors of the difference the mean log score of ``one`` is the higher."""
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        return bool(np.isfinite(one).all())
+        return np.inf if np.isfinite(one).all() else -np.inf
     gains = one - other
-    return bool(gains.mean() > standard_errors * gains.std() / np.sqrt(gains.size))
+    mean, standard_error = float(gains.mean()), float(gains.std() / np.sqrt(gains.size))
+    if standard_error == 0:
+        return float(np.sign(mean)) * np.inf if mean else 0.0
+    return mean / standard_error
 
 
 def _unless_given(value: float | None, candidates: tuple[float, ...]) -> tuple[float, ...]:

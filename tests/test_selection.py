@@ -135,22 +135,43 @@ def test_the_temperature_is_that_whose_intervals_cover_best_unless_the_log_score
     assert choice.no_teacher.temperature == temperature
 
 
+@pytest.mark.parametrize(("num_labelled", "temperature"), [(20, 1.0), (500, 0.3)], ids=["few labels", "many"])
+def test_how_much_coverage_counts_beside_the_log_score_depends_on_how_well_the_labels_know_it(
+    num_labelled, temperature
+):
+    def score(candidates, predictions, *, in_earnest):
+        is_cold = np.isclose(np.asarray(candidates.temperature), 0.3)
+        is_coldest = np.isclose(np.asarray(candidates.temperature), 0.1)
+        # The cold ones have the worse log score by 1.5 standard errors, whatever the number of labels.
+        gains = 1.5 / np.sqrt(num_labelled) + np.where(np.arange(num_labelled) % 2, 1.0, -1.0)
+        losses = 0.5 + is_cold[:, None] * gains + 2 * is_coldest[:, None] * gains
+        covered = np.where(is_cold | is_coldest, 0.9, 0.86)
+        shape = losses.shape[0], 1, len(COVERAGE_LEVELS), num_labelled
+        return HeldOutScores(-losses[:, None].astype(np.float32), np.broadcast_to(covered[:, None, None, None], shape))
+
+    choice = choose_settings(score, GivenSettings(prediction_temperature=1.0), pool_size=1.0)
+    assert choice.no_teacher.temperature == temperature
+
+
 @pytest.mark.parametrize(
-    ("num_labelled", "loss", "chosen"),
-    [(12, 0.0, 1.0), (100, 0.0, 1.25), (4000, 0.0, 1.25), (4000, 0.1, 1.0)],
+    ("num_labelled", "shortness", "loss", "chosen"),
+    [(100, 0.0, 0.0, 1.0), (100, 1.0, 0.0, 1.25), (4000, 1.0, 0.0, 1.25), (4000, 1.0, 0.1, 1.0)],
     ids=["equally covered", "better covered, few labels", "better covered", "worse predicted"],
 )
-def test_predictions_are_corrected_where_the_labels_show_that_their_intervals_are_too_short(num_labelled, loss, chosen):
+def test_predictions_are_corrected_where_the_labels_show_that_their_intervals_are_too_short(
+    num_labelled, shortness, loss, chosen
+):
     def covered_at(temperatures):
-        return np.interp(temperatures, [0.8, 0.9, 1.0, 1.1, 1.25, 1.4], [0.75, 0.8, 0.85, 0.87, 0.9, 0.95])
+        beyond = np.interp(temperatures, [0.8, 0.9, 1.0, 1.1, 1.25, 1.4], [-0.15, -0.1, -0.05, -0.03, 0.0, 0.05])
+        return np.array(COVERAGE_LEVELS) + shortness * beyond[:, None]
 
     def score(candidates, predictions, *, in_earnest):
         losses = 0.5 + np.outer(np.asarray(candidates.power) == 0, np.ones(len(predictions)))
         losses = losses + loss * (np.array(predictions) > 1)
         log_scores = np.repeat(-losses[..., None], num_labelled, axis=2)
-        is_covered = np.arange(num_labelled) / num_labelled < covered_at(predictions)[:, None]
+        is_covered = np.arange(num_labelled) / num_labelled < covered_at(predictions)[..., None]
         shape = losses.shape[0], len(predictions), len(COVERAGE_LEVELS), num_labelled
-        return HeldOutScores(log_scores, np.broadcast_to(is_covered[:, None], shape).astype(np.float32))
+        return HeldOutScores(log_scores, np.broadcast_to(is_covered, shape).astype(np.float32))
 
     choice = choose_settings(score, GivenSettings(), pool_size=1.0)
     assert choice.settings.prediction_temperature == chosen
