@@ -50,13 +50,13 @@ NO_TEACHER, LEARNED, NOISE, ENTROPY = (
     "learned trust, noise too",
     "entropy weights, power 1",
 )
-# So small a student has many modes: more chains than the default, each with time to reach one.
+# So small a student has many modes: more chains than the default, each with time to reach one, and a choice of four.
 CONFIG = DistillationConfig(
     budget=Budget(
         num_mode_steps=600, num_burn_in=400, num_steps=1000, temperature_thinning=80, num_temperature_chains=4
     ),
     sampling=SamplingConfig(
-        num_chains=8, num_mode_steps=2000, num_burn_in=2000, num_draws=100, thinning=20, batch_size=1000
+        num_chains=8, num_starts=4, num_mode_steps=2000, num_burn_in=2000, num_draws=100, thinning=20, batch_size=1000
     ),
 )
 

@@ -1,6 +1,7 @@
 """Where chains start: around the prior's centers or as a student is initialised, and the climb to a mode from there."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,31 @@ def starts_of_components(lessons: Lessons) -> Params:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf[:1], leaf]), lessons.centers.params)
 
 
+class Climbed(NamedTuple):
+    """Where climbs ended, one row for each.
+
+    Attributes:
+      modes: parameters, stacked.
+      log_density: at the mode, under its own power, nats.
+      curvature: the largest around the mode.
+      noise: of minibatch gradients there.
+    """
+
+    modes: Params
+    log_density: Float[Array, " climbs"]
+    curvature: Float[Array, " climbs"]
+    noise: Float[Array, " climbs"]
+
+    def higher_of(self, other: "Climbed") -> "Climbed":
+        """Row by row, that of the two whose density is higher; one that is no number is lower than any."""
+        is_higher = ~(self.log_density < other.log_density) & ~jnp.isnan(self.log_density)
+
+        def choose(one: Array, of_other: Array) -> Array:
+            return jnp.where(is_higher.reshape(-1, *(1,) * (one.ndim - 1)), one, of_other)
+
+        return jax.tree.map(choose, self, other)
+
+
 @partial(jax.jit, static_argnames=("student", "softening", "draw_batch", "num_steps", "mesh"))
 def climb_all(
     chains: tuple[Params, Array, Component, Float[Array, " chains"]],
@@ -68,11 +94,11 @@ def climb_all(
     draw_batch: DrawBatch,
     num_steps: int,
     mesh: Mesh,
-) -> tuple[Params, Float[Array, " chains"], Float[Array, " chains"]]:
+) -> Climbed:
     """The mode near each start under a power, and the curvature and the noise of minibatch gradients around it.
 
-    These two are under the power of the settings, which are data to the compiled program, so that it serves the student
-    without teachers as well.
+    The last two are under the power of the settings, which are data to the compiled program, so that it serves the
+    student without teachers as well.
     """
 
     def climb(chain, shared):
@@ -95,6 +121,6 @@ def climb_all(
         curvature = largest_curvature_around(log_density, mode, component.scale, whole, curvature_key)
         draw = with_component(draw_batch, lambda step, phase: settings.power)
         noise = gradient_noise(log_density, mode, lambda key: draw(BatchKey(key, 0), data), noise_key)
-        return mode, curvature, noise
+        return Climbed(mode, log_density(mode, whole._replace(power=power)), curvature, noise)
 
     return over_chains(climb, mesh)(chains, shared)

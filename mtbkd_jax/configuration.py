@@ -25,6 +25,8 @@ class SamplingConfig:
       sampler: SGHMC and SGLD step on minibatches; HMC, ChEES and NUTS on all of the data, with adaptation, and are
         exact.
       num_chains: chains; they start around the prior's centers, and where it has none as students are initialised.
+      num_starts: starts of each chain, which goes on from the mode of the highest density that a climb from one of them
+        ends at. Small networks have modes hundreds of nats apart that no chain leaves; those of large ones are alike.
       num_mode_steps: Adam steps of each of the two stages from a start to the mode nearby, before any sampling.
       num_burn_in: steps before the first draw (for HMC, ChEES and NUTS, the steps of adaptation).
       num_draws: draws kept of each chain.
@@ -49,6 +51,7 @@ class SamplingConfig:
 
     sampler: SamplerName = "sghmc"
     num_chains: int = 4
+    num_starts: int = 1
     num_mode_steps: int = 1000
     num_burn_in: int = 5000
     num_draws: int = 100
@@ -128,7 +131,10 @@ def check_sampling(sampling: SamplingConfig) -> None:
     for name, allowed in {"sampler": SamplerName, "schedule": ScheduleName, "chain_weighting": ChainWeighting}.items():
         check_one_of(get_args(allowed), "sampling", name, getattr(sampling, name))
     is_adapted = sampling.sampler in ADAPTED_SAMPLERS
-    names = "num_chains", "num_mode_steps", "num_draws", "thinning", "batch_size", "num_cycles", "num_leapfrog_steps"
+    names = (
+        *("num_chains", "num_starts", "num_mode_steps", "num_draws", "thinning"),
+        *("batch_size", "num_cycles", "num_leapfrog_steps"),
+    )
     blocks = "num_data_blocks", "num_model_blocks"
     check_whole("sampling", 1, **{name: getattr(sampling, name) for name in (*names, *blocks)})
     check_whole("sampling", 1 if is_adapted else 0, num_burn_in=sampling.num_burn_in)

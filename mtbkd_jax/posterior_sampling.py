@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mtbkd_jax.chain_starts import chain_starts, climb_all, moved_to_components, starts_of_components
+from mtbkd_jax.chain_starts import Climbed, chain_starts, climb_all, moved_to_components, starts_of_components
 from mtbkd_jax.chain_weights import chain_predictions, check_labels_to_stack_by, stacked_weights, weights_of_chains
 from mtbkd_jax.chains import DrawBatch, chain_mesh, copy_to_all, copy_to_chains
 from mtbkd_jax.checkpoints import Checkpoints
@@ -276,9 +276,7 @@ def _prepare(
     # No climb asks for the centers, all of which would lie on every device.
     centerless = lessons._replace(centers=lessons.centers._replace(params=()))
 
-    def climb(
-        key: Key, starts: Params, own: Component, power: Float[Array, " chains"]
-    ) -> tuple[Params, Float[Array, " chains"], Float[Array, " chains"]]:
+    def climb(key: Key, starts: Params, own: Component, power: Float[Array, " chains"]) -> Climbed:
         # As many climbs for the components as for the chains, and for every device, some of them twice: one compiled
         # program serves both.
         count = own.scale.shape[0]
@@ -299,7 +297,7 @@ def _prepare(
 
     if np.isfinite(settings.center_scale):
         largest = jnp.full(components.scale.shape, settings.power, jnp.float32)
-        modes, *_ = climb(look_key, starts_of_components(lessons), components, largest)
+        modes = climb(look_key, starts_of_components(lessons), components, largest).modes
         curvature = distillation_curvature(student, settings, softening=config.softening)
         evidence, is_damped = evidence_by_laplace(look_key, likelihood, curvature, examples, modes, components)
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
@@ -310,13 +308,21 @@ def _prepare(
     component_of_chain = from_first(sampled[np.arange(sampling.num_chains) % sampled.size])
 
     own = tree_rows(components, component_of_chain)
-    starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
-    if np.isfinite(settings.center_scale):
-        starts = moved_to_components(starts, lessons, component_of_chain)
-    modes, curvatures, noises = jax.tree.map(jnp.asarray, from_first(climb(mode_key, starts, own, first_powers)))
-    noise = float(jnp.max(noises)) * _noise_of_all_rows(examples, sampling.batch_size)
+
+    def climb_from_start(start_key: Key, mode_key: Key) -> Climbed:
+        starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
+        if np.isfinite(settings.center_scale):
+            starts = moved_to_components(starts, lessons, component_of_chain)
+        return climb(mode_key, starts, own, first_powers)
+
+    highest = climb_from_start(start_key, mode_key)
+    for index in range(1, sampling.num_starts):  # one after the other: they need no more memory than one does
+        keys = (jax.random.fold_in(key, index) for key in (start_key, mode_key))
+        highest = climb_from_start(*keys).higher_of(highest)
+    highest = jax.tree.map(jnp.asarray, from_first(highest))
+    noise = float(jnp.max(highest.noise)) * _noise_of_all_rows(examples, sampling.batch_size)
     sampler, step_size = _sampler_and_step_size(
-        posterior, sampling, float(settings.temperature), float(jnp.max(curvatures)), noise
+        posterior, sampling, float(settings.temperature), float(jnp.max(highest.curvature)), noise
     )
     return _Prepared(
         settings,
@@ -327,7 +333,7 @@ def _prepare(
         is_damped,
         component_of_chain,
         powers,
-        modes,
+        highest.modes,
         sampler,
         step_size,
         chain_key,

@@ -69,6 +69,7 @@ def test_centers_and_teachers_may_be_left_out():
         ("schedule", "cosine"),
         ("chain_weighting", "equal"),
         ("num_chains", 0),
+        ("num_starts", 0),
         ("num_mode_steps", 0),
         ("num_burn_in", -1),
         ("num_draws", 0),

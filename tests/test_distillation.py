@@ -10,19 +10,19 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from mtbkd_jax import distillation
-from mtbkd_jax.chain_starts import chain_starts
+from mtbkd_jax.chain_starts import Climbed, chain_starts
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.distillation import distil, learn
 from mtbkd_jax.draws import create_draws
 from mtbkd_jax.errors import InputError
-from mtbkd_jax.examples import labelled_first
+from mtbkd_jax.examples import full_batch, labelled_first
 from mtbkd_jax.folds import deal_folds
 from mtbkd_jax.function_prior import teacher_informed_prior
 from mtbkd_jax.lessons import Lessons, at_climb_stage, held_out_folds, prepare_lessons, with_components
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.selection import GivenSettings
-from mtbkd_jax.settings import PosteriorSettings, no_teacher
+from mtbkd_jax.settings import PosteriorSettings, distillation_posterior, no_teacher
 from mtbkd_jax.students import mlp
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.weighting import entropy_weighting, uniform_weighting
@@ -77,6 +77,37 @@ def test_where_the_prior_has_no_centers_chains_start_apart_and_with_teachers_as_
     assert float(jnp.linalg.norm(without[1:] - without[:1], axis=1).min()) > 0.1
     distances = jnp.linalg.norm(without[:, None] - flat(lessons.centers.params)[None], axis=-1)
     assert float(distances.min()) > 0.1
+
+
+def test_of_several_starts_a_chain_takes_the_one_that_leads_to_the_higher_density(lessons):
+    settings = no_teacher(1.0)
+    examples = with_components(lessons, settings)
+    log_density = distillation_posterior(STUDENT, lessons.centers, settings)
+    # Steps so short that the only draw is the mode.
+    sampling = SamplingConfig(
+        num_chains=6, num_mode_steps=300, num_burn_in=0, num_draws=1, thinning=1, step_fraction=1e-4
+    )
+
+    def densities(num_starts):
+        config = replace(GIVEN, sampling=replace(sampling, num_starts=num_starts))
+        posterior = sample_posterior(jax.random.key(3), STUDENT, lessons, settings, powers=None, config=config)
+        draws = flatten_chains(posterior.run.positions)
+        return np.asarray(jax.vmap(lambda params: log_density(params, full_batch(None, examples)))(draws))
+
+    of_one, of_four = densities(1), densities(4)
+    assert (of_four > of_one - 0.01).all()
+    assert of_four.min() > of_one.min() + 0.5
+
+
+def test_a_climb_that_ended_nowhere_is_lower_than_any():
+    def climbed(log_density, value):
+        values = jnp.full(3, value)
+        return Climbed({"w": jnp.full((3, 2), value)}, jnp.array(log_density), values, values)
+
+    one, other = climbed([1.0, jnp.nan, 1.0], 1.0), climbed([2.0, 2.0, jnp.nan], 2.0)
+    for highest in (one.higher_of(other), other.higher_of(one)):
+        np.testing.assert_array_equal(highest.modes["w"][:, 0], [2.0, 2.0, 1.0])
+        np.testing.assert_array_equal(highest.curvature, [2.0, 2.0, 1.0])
 
 
 def test_a_teacher_that_was_asked_about_half_of_the_examples_helps_on_those(arrays):
