@@ -76,7 +76,7 @@ class Climbed(NamedTuple):
 
     def higher_of(self, other: "Climbed") -> "Climbed":
         """Row by row, that of the two whose density is higher; one that is no number is lower than any."""
-        is_higher = ~(self.log_density < other.log_density) & ~jnp.isnan(self.log_density)
+        is_higher = (self.log_density >= other.log_density) | jnp.isnan(other.log_density)
 
         def choose(one: Array, of_other: Array) -> Array:
             return jnp.where(is_higher.reshape(-1, *(1,) * (one.ndim - 1)), one, of_other)

@@ -522,15 +522,20 @@ class _HeldOut(NamedTuple):
         return -float(self.log_scores.mean())
 
     @property
+    def beyond_nominal(self) -> Float[np.ndarray, " levels"]:
+        """The coverage less the nominal one."""
+        return self.covered.mean(1) - np.array(COVERAGE_LEVELS)
+
+    @property
     def coverage_gap(self) -> float:
         """Mean distance of the coverage from nominal."""
-        return float(np.abs(self.covered.mean(1) - np.array(COVERAGE_LEVELS)).mean())
+        return float(np.abs(self.beyond_nominal).mean())
 
     @property
     def squared_coverage_error(self) -> float:
         """Mean over levels of the coverage's squared distance from nominal, in units of such a share's variance."""
         levels = np.array(COVERAGE_LEVELS)
-        return float(np.mean((self.covered.mean(1) - levels) ** 2 / (levels * (1 - levels) / self.log_scores.size)))
+        return float(np.mean(self.beyond_nominal**2 / (levels * (1 - levels) / self.log_scores.size)))
 
 
 def _average(log_scores: Float[np.ndarray, "powers labelled"]) -> tuple[Powers, Float[np.ndarray, " labelled"]]:
