@@ -240,7 +240,7 @@ def distil_classically(
     held_out = held_out_labels(known, deal_folds(fold_key, known, config.num_folds))
     folds = [Fold(examples_with(jnp.asarray(kept)), inputs[: own.size], jnp.asarray(own)) for kept, own in held_out]
     draw_batch = minibatch_for(labels, config.sampling.batch_size)
-    budget = config.budget._replace(num_steps=0)
+    budget = config.budget._replace(num_chains=1, num_steps=0)  # a classical student is one mode
     score = cross_validation(score_key, student, folds, build=build, draw_batch=draw_batch, budget=budget)
 
     def best_of(candidates: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], float]:

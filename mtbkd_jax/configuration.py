@@ -161,7 +161,7 @@ def _check_settings(settings: GivenSettings) -> None:
 
 
 def _check_budget(budget: Budget) -> None:
-    names = "num_mode_steps", "thinning", "temperature_thinning", "num_temperature_chains"
+    names = "num_chains", "num_mode_steps", "thinning", "temperature_thinning"
     check_whole("budget", 1, **{name: getattr(budget, name) for name in names})
     check_whole("budget", 0, num_burn_in=budget.num_burn_in, num_steps=budget.num_steps)
     if 0 < budget.num_steps < budget.thinning:

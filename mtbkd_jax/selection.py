@@ -1,8 +1,10 @@
 """Selection: the posterior's settings, chosen on the labels by cross-validated predictive log score.
 
 The labels are dealt into folds. For each fold, trust and centers are learned again without its labels, every
-candidate's posterior is sampled by a short chain without the fold's examples (neither their labels nor what the
-teachers say of them), and the fold's labels are scored under the chain's predictive mean.
+candidate's posterior is sampled by short chains without the fold's examples (neither their labels nor what the
+teachers say of them), and the fold's labels are scored under the predictive mean of the chains. There are several, each
+from a start of its own: where labels are few, what one chain says of a candidate depends on the mode that it was caught
+in, and the best of many candidates would be the luckiest (``experiments/deeploc``).
 The candidates are searched one setting at a time, each from the best before it:
 
 1. the wide component's scale, with no teacher at all (this is the *no teacher* candidate, and stays in the running);
@@ -22,11 +24,11 @@ choice by a hair.
 
 Last come two temperatures together, of this choice and of *no teacher*, for which all else was scored at one: that of
 the posterior, which decides how far apart the draws lie, and that of the predictions, which makes all of them less sure
-of themselves. A chain that has just left its mode shows little of either, so these candidates' chains are longer, and a
-student of many modes gets several. They go by what the draws cover as well: of all pairs, the one that the held-out
-labels speak against least, by their log score and by how often the credible intervals hold them, both in standard
-errors: z² + z̄², where z is that of the log score below the best and z̄² the mean over levels of those of the coverage.
-Few labels tell little of either, and many tell the difference of a hundredth in coverage from that in nats.
+of themselves. A chain that has just left its mode shows little of either, so these candidates' chains are longer. They
+go by what the draws cover as well: of all pairs, the one that the held-out labels speak against least, by their log
+score and by how often the credible intervals hold them, both in standard errors: z² + z̄², where z is that of the log
+score below the best and z̄² the mean over levels of those of the coverage. Few labels tell little of either, and many
+tell the difference of a hundredth in coverage from that in nats.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -122,24 +124,23 @@ class ScoredCandidate:
 
 
 class Budget(NamedTuple):
-    """How long the short chain of a candidate is.
+    """How many short chains a candidate has in each fold, and how long they are.
 
     Attributes:
+      num_chains: of them, each from a start of its own. How far apart their modes lie is part of what they predict.
       num_mode_steps: Adam steps to the mode, for each stage of the climb.
-      num_burn_in: SGHMC steps left out, rounded up to a multiple of the thinning.
-      num_steps: SGHMC steps predicted from.
+      num_burn_in: SGHMC steps left out of each chain, rounded up to a multiple of the thinning.
+      num_steps: SGHMC steps of each chain that are predicted from.
       thinning: steps between two predictions.
       temperature_thinning: the same where temperatures are chosen; burn-in and chain are longer in proportion.
-      num_temperature_chains: chains a candidate where temperatures are chosen, each from a start of its own. A small
-        student has many modes, and how far these lie apart is part of what the draws of several chains cover.
     """
 
+    num_chains: int = 4
     num_mode_steps: int = 300
-    num_burn_in: int = 200
-    num_steps: int = 800
+    num_burn_in: int = 80
+    num_steps: int = 320
     thinning: int = 40
     temperature_thinning: int = 200
-    num_temperature_chains: int = 1
 
 
 class Fold(NamedTuple):
@@ -228,8 +229,8 @@ def cross_validation(
       budget: length of the chains.
 
     Returns:
-      The function that scores candidates. As many candidates and chains in a later call as in an earlier one run the
-      program that was compiled for those.
+      The function that scores candidates. As many candidates in a later call as in an earlier one run the program that
+      was compiled for those.
     """
 
     def score_fold(settings: PosteriorSettings, shared: tuple[Fold, Array, Array, Array]):
@@ -272,11 +273,10 @@ def cross_validation(
         candidates = copy_to_chains(jax.tree.map(jnp.float32, candidates), mesh)
         shape = candidates.power.shape[0], len(prediction_temperatures)
         thinning = jnp.array(budget.temperature_thinning if in_earnest else budget.thinning)
-        num_chains = budget.num_temperature_chains if in_earnest else 1
         log_scores = np.zeros((*shape, num_labelled), np.float32)
         covered = np.zeros((*shape, len(COVERAGE_LEVELS), num_labelled), np.float32)
         for index, (fold, rows) in enumerate(zip(scored_folds, held_out_rows, strict=True)):
-            chain_keys = jax.random.split(jax.random.fold_in(key, index), num_chains)
+            chain_keys = jax.random.split(jax.random.fold_in(key, index), budget.num_chains)
             shared = fold, chain_keys, jnp.array(prediction_temperatures, jnp.float32), thinning
             parts = score_fold_of_all(candidates, copy_to_all(shared, mesh))
             log_scores[..., rows], covered[..., rows] = (np.asarray(part)[..., : rows.size] for part in parts)

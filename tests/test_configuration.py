@@ -100,7 +100,7 @@ def test_adaptation_takes_steps_and_goes_with_no_schedule():
         ("num_steps", Budget(num_steps=-1)),
         ("num_steps", Budget(num_steps=39, thinning=40)),
         ("thinning", Budget(thinning=0)),
-        ("num_temperature_chains", Budget(num_temperature_chains=0)),
+        ("num_chains", Budget(num_chains=0)),
     ],
 )
 def test_a_chain_that_would_score_nothing_is_refused(field, budget):

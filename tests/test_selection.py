@@ -348,15 +348,19 @@ def test_a_candidate_is_scored_at_the_best_mode_of_those_that_its_starts_lead_to
     assert agrees.all() if num_starts == 2 else not agrees.any()
 
 
-def test_chains_from_starts_of_their_own_are_averaged_where_temperatures_are_chosen():
+@pytest.mark.parametrize("in_earnest", [False, True])
+def test_chains_from_starts_of_their_own_are_averaged(in_earnest):
     fold = Fold(Examples(SIDED_INPUTS, jnp.full(NUM_LABELLED, -1)), SIDED_INPUTS, SIDED_LABELS)
 
     def build(key, settings, examples):
         return between_two_sides(settings, examples, jax.random.bernoulli(key).astype(jnp.int32), 1)
 
-    budget = Budget(100, 20, 40, thinning=10, temperature_thinning=10, num_temperature_chains=8)
-    score = cross_validation(jax.random.key(1), SIDES, [fold], build=build, draw_batch=full_batch, budget=budget)
-    one, several = (np.exp(score(NARROW, (1.0,), in_earnest=is_long).log_scores[0, 0]) for is_long in (False, True))
+    def probs_of(num_chains):
+        budget = Budget(num_chains, 100, 20, 40, thinning=10, temperature_thinning=10)
+        score = cross_validation(jax.random.key(1), SIDES, [fold], build=build, draw_batch=full_batch, budget=budget)
+        return np.exp(score(NARROW, (1.0,), in_earnest=in_earnest).log_scores[0, 0])
+
+    one, several = probs_of(1), probs_of(8)
     right = np.asarray(jax.nn.sigmoid(6 * jnp.abs(SIDED_INPUTS[:, 0])))
     share = ((several - (1 - right)) / (2 * right - 1)).mean()  # of the chains that are on the right side
     np.testing.assert_allclose(several, share * right + (1 - share) * (1 - right), atol=0.03)
