@@ -38,7 +38,7 @@ METRICS = (*study.METRICS, "error_detection_auroc")
 
 SHORT = DistillationConfig(
     num_folds=3,
-    budget=Budget(num_mode_steps=150, num_burn_in=40, num_steps=160),
+    budget=Budget(num_mode_steps=75, num_burn_in=40, num_steps=160),
     sampling=SamplingConfig(num_mode_steps=500, num_burn_in=2000, num_draws=50, thinning=100),
 )
 """Half as much of everything as the library's defaults, for students that take a millisecond a step on a CPU."""

@@ -52,7 +52,7 @@ NO_TEACHER, LEARNED, NOISE, ENTROPY = (
 )
 # So small a student has many modes: more chains than the default, each with time to reach one, and a choice of four.
 CONFIG = DistillationConfig(
-    budget=Budget(num_mode_steps=600, num_burn_in=200, num_steps=480, temperature_thinning=160),
+    budget=Budget(num_mode_steps=300, num_burn_in=200, num_steps=480, temperature_thinning=160),
     sampling=SamplingConfig(
         num_chains=8, num_starts=4, num_mode_steps=2000, num_burn_in=2000, num_draws=100, thinning=20, batch_size=1000
     ),

@@ -136,7 +136,7 @@ class Budget(NamedTuple):
     """
 
     num_chains: int = 4
-    num_mode_steps: int = 300
+    num_mode_steps: int = 150
     num_burn_in: int = 80
     num_steps: int = 320
     thinning: int = 40
