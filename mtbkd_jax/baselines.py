@@ -31,7 +31,7 @@ from mtbkd_jax.folds import deal_folds, held_out_labels
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import PerExampleTerm, log_posterior
-from mtbkd_jax.selection import PREDICTION_TEMPERATURES, WIDE_SCALES, Fold, Problem, cross_validation
+from mtbkd_jax.selection import PREDICTION_TEMPERATURES, WIDE_SCALES, Budget, Fold, Problem, cross_validation
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
@@ -240,7 +240,8 @@ def distil_classically(
     held_out = held_out_labels(known, deal_folds(fold_key, known, config.num_folds))
     folds = [Fold(examples_with(jnp.asarray(kept)), inputs[: own.size], jnp.asarray(own)) for kept, own in held_out]
     draw_batch = minibatch_for(labels, config.sampling.batch_size)
-    budget = config.budget._replace(num_chains=1, num_steps=0)  # a classical student is one mode
+    # A candidate is one mode, found by as many steps as the student that is taken in the end.
+    budget = Budget(num_chains=1, num_mode_steps=config.sampling.num_mode_steps, num_steps=0)
     score = cross_validation(score_key, student, folds, build=build, draw_batch=draw_batch, budget=budget)
 
     def best_of(candidates: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], float]:

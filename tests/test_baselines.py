@@ -16,7 +16,6 @@ from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples
 from mtbkd_jax.lessons import Lessons
-from mtbkd_jax.selection import Budget
 from mtbkd_jax.students import mlp
 from mtbkd_jax.weighting import confidence_aware_weighting, entropy_weighting, uniform_weighting
 
@@ -115,9 +114,7 @@ def lessons(teacher_probs):
     return Lessons(Examples(INPUTS, labels), teacher_probs, jnp.zeros((NUM_EXAMPLES, 1 + NUM_TEACHERS)), nothing)
 
 
-CONFIG = DistillationConfig(
-    num_folds=2, budget=Budget(num_mode_steps=500), sampling=SamplingConfig(num_mode_steps=1000, batch_size=32)
-)
+CONFIG = DistillationConfig(num_folds=2, sampling=SamplingConfig(num_mode_steps=1000, batch_size=32))
 STUDENT = mlp(num_features=2, hidden=(), num_classes=NUM_CLASSES)
 
 
@@ -188,8 +185,7 @@ def test_a_held_out_example_hears_no_teacher():
         return log_density
 
     loss = DistillationLoss(lambda key, probs, inputs, labels: jnp.ones((NUM_EXAMPLES, NUM_CLASSES)), term)
-    budget = Budget(num_mode_steps=1)
-    config = DistillationConfig(num_folds=2, budget=budget, sampling=SamplingConfig(num_mode_steps=1, batch_size=1000))
+    config = DistillationConfig(num_folds=2, sampling=SamplingConfig(num_mode_steps=1, batch_size=1000))
     taught = lessons(random_probs(5, NUM_EXAMPLES, NUM_TEACHERS, NUM_CLASSES))
     distil_classically(jax.random.key(0), STUDENT, taught, config, loss=loss, strengths=(1.0,))
     jax.effects_barrier()
