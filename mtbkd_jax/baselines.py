@@ -31,7 +31,7 @@ from mtbkd_jax.folds import deal_folds, held_out_labels
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import PerExampleTerm, log_posterior
-from mtbkd_jax.selection import PREDICTION_TEMPERATURES, WIDE_SCALES, Budget, Fold, Problem, cross_validation
+from mtbkd_jax.selection import PREDICTION_TEMPERATURES, Budget, Fold, Problem, cross_validation, wide_scales_of
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
@@ -253,7 +253,7 @@ def distil_classically(
         return candidates[best], PREDICTION_TEMPERATURES[int(totals[best].argmax())]
 
     middle = min(strengths, key=lambda strength: abs(strength - 1.0))
-    (_, scale), _ = best_of([(middle, scale) for scale in WIDE_SCALES])
+    (_, scale), _ = best_of([(middle, scale) for scale in wide_scales_of(student)])
     (strength, _), temperature = best_of([(strength, scale) for strength in strengths])
     chosen = PosteriorSettings(strength, 1.0, np.inf, scale)
     objective = Objective(objective_of(chosen), examples_with(labels), draw_batch)

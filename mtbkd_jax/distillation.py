@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 from numpy.typing import ArrayLike
 
@@ -45,11 +44,11 @@ from mtbkd_jax.posterior_sampling import SampledPosterior, sample_posterior
 from mtbkd_jax.prediction import Prediction, flatten_chains, predict
 from mtbkd_jax.rows import Rows, check_finite_rows
 from mtbkd_jax.sampling import Progress
-from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validation
+from mtbkd_jax.selection import Choice, Problem, choose_settings, cross_validation, wide_scales_of
 from mtbkd_jax.settings import PosteriorSettings, distillation_posterior, no_teacher
 from mtbkd_jax.students import Student, check_student
 from mtbkd_jax.teachers import softened_probs
-from mtbkd_jax.tree import tree_rows, tree_where
+from mtbkd_jax.tree import tree_root_mean_square, tree_rows, tree_where
 from mtbkd_jax.trust import learned_trust
 from mtbkd_jax.types import Key, Params
 from mtbkd_jax.unsaid import check_heard, check_heard_rows, heard
@@ -419,8 +418,8 @@ def _choose(
         draw_batch=minibatch_for(lessons.examples.labels, config.sampling.batch_size),
         budget=config.budget,
     )
-    pool = ravel_pytree(tree_rows(lessons.centers.params, 0))[0]
-    return choose_settings(score, given, pool_size=float(jnp.sqrt(jnp.mean(jnp.square(pool)))))
+    pool_size = float(tree_root_mean_square(tree_rows(lessons.centers.params, 0)))
+    return choose_settings(score, given, wide_scales=wide_scales_of(student), pool_size=pool_size)
 
 
 def _default_weighting(num_labelled: int, num_folds: int) -> WeightingRule:

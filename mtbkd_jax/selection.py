@@ -51,12 +51,16 @@ from mtbkd_jax.stacking import pseudo_bma_weights
 from mtbkd_jax.step_size import cooled_hamiltonian, gradient_noise, hamiltonian_step_size, largest_curvature_around
 from mtbkd_jax.storage import finite_or_none
 from mtbkd_jax.students import Student
-from mtbkd_jax.tree import tree_rows, tree_where
+from mtbkd_jax.tree import tree_root_mean_square, tree_rows, tree_where
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 from mtbkd_jax.uncertainty import COVERAGE_LEVELS, label_coverage
 
 # Six candidates each, so that one compiled program serves every stage and an even number of devices shares them out.
-WIDE_SCALES = (0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
+WIDE_SCALE_RATIOS = (0.75, 1.25, 2.0, 3.5, 6.0, 10.0)
+"""Candidates of the wide component's scale, in units of the root mean square of the student's initial parameters.
+
+Weights that sum over three inputs may be large, and those that sum over a thousand have to be small. At ten times what
+a layer starts with, its outputs say yes or no and nothing between; a short chain has hardly begun to get there."""
 POWERS = (0.001, 0.004, 0.016, 0.06, 0.25, 1.0)
 CENTER_SCALE_RATIOS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Candidates of the scale around the centers, in units of the root mean square of the pool's parameters.
@@ -407,10 +411,17 @@ class GivenSettings:
     prediction_temperature: float | None = None
 
 
+def wide_scales_of(student: Student) -> tuple[float, ...]:
+    """Candidates of the wide component's scale for this student; the ratios themselves where it starts at zero."""
+    size = float(tree_root_mean_square(student.init(jax.random.key(0))))
+    return tuple(ratio * (size or 1.0) for ratio in WIDE_SCALE_RATIOS)
+
+
 def choose_settings(
     score: Score,
     given: GivenSettings,
     *,
+    wide_scales: tuple[float, ...],
     pool_size: float,
 ) -> Choice:
     """Search the settings that are not given, one at a time.
@@ -418,6 +429,7 @@ def choose_settings(
     Args:
       score: of stacked candidates, as ``cross_validation`` makes it.
       given: what is not searched. With a power given, *no teacher* is scored but not chosen.
+      wide_scales: candidates of the wide component's scale.
       pool_size: root mean square of the pool's parameters, the unit of the candidates' scale around the centers.
     """
     curve: list[ScoredCandidate] = []
@@ -443,7 +455,7 @@ def choose_settings(
         score_all(candidates, in_earnest=False)
         return min(record(stage, candidates), key=lambda candidate: candidate.nll)
 
-    wide_scales = _unless_given(given.wide_scale, WIDE_SCALES)
+    wide_scales = _unless_given(given.wide_scale, wide_scales)
     plain = best_of("no teacher", [no_teacher(scale, temperature, uncorrected) for scale in wide_scales])
     settings = PosteriorSettings(
         power=1.0 if given.power is None else given.power,

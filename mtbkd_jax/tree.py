@@ -33,6 +33,15 @@ def tree_norm(a: Params) -> Float[Array, ""]:
     return jnp.sqrt(tree_vdot(a, a))
 
 
+def tree_root_mean_square(a: Params) -> Float[Array, ""]:
+    """Root mean square of all entries together.
+
+    >>> float(tree_root_mean_square({"w": jnp.array([1.0, 7.0]), "b": jnp.array([5.0, 5.0])}))
+    5.0
+    """
+    return tree_norm(a) / jnp.sqrt(tree_size(a))
+
+
 def tree_where(condition: Bool[Array, ""], a: Any, b: Any) -> Any:
     """``a`` where the scalar ``condition`` holds, else ``b``."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

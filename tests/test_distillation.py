@@ -208,7 +208,7 @@ def test_settings_are_judged_on_whole_groups(arrays, monkeypatch):
     groups = np.array([f"patient {number}" for number in np.arange(NUM_EXAMPLES) % 3])
     seen = []
 
-    def no_choice(score, given, *, pool_size):
+    def no_choice(score, given, *, wide_scales, pool_size):
         raise StopIteration
 
     def keep_folds(key, student, folds, **_):

@@ -10,7 +10,7 @@ from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import log_posterior
 from mtbkd_jax.selection import (
     POWERS,
-    WIDE_SCALES,
+    WIDE_SCALE_RATIOS,
     Budget,
     Choice,
     Fold,
@@ -19,6 +19,7 @@ from mtbkd_jax.selection import (
     Problem,
     choose_settings,
     cross_validation,
+    wide_scales_of,
 )
 from mtbkd_jax.settings import PosteriorSettings, no_teacher
 from mtbkd_jax.students import mlp
@@ -26,6 +27,17 @@ from mtbkd_jax.uncertainty import COVERAGE_LEVELS
 from mtbkd_jax.weight_prior import WeightMixture, gaussian_prior, weight_space_prior
 
 NUM_LABELLED = 12
+WIDE_SCALES = 0.05, 0.1, 0.2, 0.5, 1.0, 3.0
+
+
+def test_wide_scales_are_in_proportion_to_what_a_student_starts_with():
+    wide, narrow = (wide_scales_of(mlp(num_features=count, hidden=(128,), num_classes=3)) for count in (16, 1024))
+    # The first layer, which nearly all weights are of, starts with a standard deviation of 1 / √features.
+    np.testing.assert_allclose(np.array(wide) / narrow, 8.0, rtol=0.1)
+    np.testing.assert_allclose(np.array(wide) / wide[0], np.array(WIDE_SCALE_RATIOS) / WIDE_SCALE_RATIOS[0])
+    linear = mlp(num_features=4, hidden=(), num_classes=2)
+    of_zero = linear._replace(init=lambda key: jax.tree.map(jnp.zeros_like, linear.init(key)))
+    assert wide_scales_of(of_zero) == WIDE_SCALE_RATIOS
 
 
 def scores_of(nll):
@@ -61,7 +73,7 @@ def distance_from(power, concentration, center_scale, wide_scale):
 
 def test_the_best_of_every_stage_is_found():
     nll = distance_from(0.06, 10.0, 0.25, 0.5)
-    choice = choose_settings(scores_of(nll), GivenSettings(), pool_size=1.0)
+    choice = choose_settings(scores_of(nll), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0)
     assert choice.settings == PosteriorSettings(0.06, 10.0, 0.25, 0.5, 1.0)
     assert choice.no_teacher.wide_scale == 0.5
     assert list(dict.fromkeys(candidate.stage for candidate in choice.curve)) == [
@@ -79,7 +91,9 @@ def test_the_best_of_every_stage_is_found():
 
 
 def test_no_component_around_a_center_is_wider_than_the_wide_one():
-    choice = choose_settings(scores_of(distance_from(0.06, 10.0, 4.0, 0.2)), GivenSettings(), pool_size=1.0)
+    choice = choose_settings(
+        scores_of(distance_from(0.06, 10.0, 4.0, 0.2)), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0
+    )
     scales = {candidate.center_scale for candidate in choice.curve if candidate.stage == "center_scale"}
     assert scales == {0.1, 0.2}
     assert choice.settings.center_scale == 0.2
@@ -106,7 +120,7 @@ def test_a_strong_belief_in_teachers_must_be_better_by_more_than_one_and_a_half_
     def nll(s):
         return np.where(s.power == 0, 1.0, np.where(s.concentration == 5.0, 0.5, 0.7)) + np.isfinite(s.center_scale)
 
-    choice = choose_settings(split_scores(nll, spread), GivenSettings(), pool_size=1.0)
+    choice = choose_settings(split_scores(nll, spread), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0)
     # The difference is 0.2 and its standard error spread / sqrt(12): with 0.42 it is 1.65 of them, with 0.5 it is 1.39.
     assert choice.settings.concentration == concentration
     assert choice.settings.uses_teachers
@@ -130,7 +144,7 @@ def test_the_temperature_is_that_whose_intervals_cover_best_unless_the_log_score
             np.broadcast_to(levels[:, None, None, None], (losses.size, 1, 3, NUM_LABELLED)).astype(np.float32),
         )
 
-    choice = choose_settings(score, GivenSettings(prediction_temperature=1.0), pool_size=1.0)
+    choice = choose_settings(score, GivenSettings(prediction_temperature=1.0), wide_scales=WIDE_SCALES, pool_size=1.0)
     assert choice.settings.temperature == temperature
     assert choice.no_teacher.temperature == temperature
 
@@ -149,7 +163,7 @@ def test_how_much_coverage_counts_beside_the_log_score_depends_on_how_well_the_l
         shape = losses.shape[0], 1, len(COVERAGE_LEVELS), num_labelled
         return HeldOutScores(-losses[:, None].astype(np.float32), np.broadcast_to(covered[:, None, None, None], shape))
 
-    choice = choose_settings(score, GivenSettings(prediction_temperature=1.0), pool_size=1.0)
+    choice = choose_settings(score, GivenSettings(prediction_temperature=1.0), wide_scales=WIDE_SCALES, pool_size=1.0)
     assert choice.no_teacher.temperature == temperature
 
 
@@ -173,7 +187,7 @@ def test_predictions_are_corrected_where_the_labels_show_that_their_intervals_ar
         shape = losses.shape[0], len(predictions), len(COVERAGE_LEVELS), num_labelled
         return HeldOutScores(log_scores, np.broadcast_to(is_covered, shape).astype(np.float32))
 
-    choice = choose_settings(score, GivenSettings(), pool_size=1.0)
+    choice = choose_settings(score, GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0)
     assert choice.settings.prediction_temperature == chosen
     assert choice.no_teacher.prediction_temperature == chosen
 
@@ -182,6 +196,7 @@ def test_with_teachers_the_wide_scale_may_be_another_than_without():
     choice = choose_settings(
         scores_of(lambda s: np.abs(np.log(s.wide_scale / np.where(s.power > 0, 0.1, 3.0))) - (s.power == 1.0)),
         GivenSettings(),
+        wide_scales=WIDE_SCALES,
         pool_size=1.0,
     )
     assert choice.no_teacher.wide_scale == 3.0
@@ -199,20 +214,24 @@ def mild_alone(nll_of_power):
 
 
 def test_where_the_labels_speak_against_the_teachers_no_teacher_has_the_largest_share():
-    choice = choose_settings(mild_alone(lambda power: 0.5 + 0.1 * power), GivenSettings(), pool_size=1.0)
+    choice = choose_settings(
+        mild_alone(lambda power: 0.5 + 0.1 * power), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0
+    )
     assert choice.powers.values == (*POWERS[::-1], 0.0)
     assert list(choice.powers.shares) == sorted(choice.powers.shares)
     assert choice.settings == PosteriorSettings(POWERS[0], 1.0, float("inf"), choice.no_teacher.wide_scale)
 
 
 def test_on_a_tie_all_powers_have_the_same_share():
-    choice = choose_settings(scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), pool_size=1.0)
+    choice = choose_settings(
+        scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0
+    )
     np.testing.assert_allclose(choice.powers.shares, 1 / (1 + len(POWERS)))
 
 
 def test_powers_that_the_labels_rule_out_are_left_out_however_little_each_label_says():
     nll = mild_alone(lambda power: np.where(power < 0.1, 1.0, 1.5))
-    choice = choose_settings(nll, GivenSettings(), pool_size=1.0)
+    choice = choose_settings(nll, GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0)
     assert choice.powers.values == (0.06, 0.016, 0.004, 0.001, 0.0)
     np.testing.assert_allclose(choice.powers.shares, 0.2)
 
@@ -225,15 +244,19 @@ def test_teachers_that_no_label_speaks_for_are_left_out():
             np.broadcast_to(-losses[:, None, None], shape), np.full((*shape[:2], 3, 4000), 0.9, np.float32)
         )
 
-    choice = choose_settings(score, GivenSettings(), pool_size=1.0)
+    choice = choose_settings(score, GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0)
     assert choice.settings == choice.no_teacher
     assert choice.powers.values == (0.0,)
 
 
 def test_a_choice_goes_through_json_with_its_powers():
-    choice = choose_settings(scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), pool_size=1.0)
+    choice = choose_settings(
+        scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0
+    )
     assert Choice.from_json(choice.to_json()) == choice
-    strong = choose_settings(scores_of(distance_from(0.06, 10.0, 0.5, 0.2)), GivenSettings(), pool_size=1.0)
+    strong = choose_settings(
+        scores_of(distance_from(0.06, 10.0, 0.5, 0.2)), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0
+    )
     assert strong.powers is None
     assert Choice.from_json(strong.to_json()) == strong
 
@@ -243,7 +266,9 @@ def test_a_choice_goes_through_json_with_its_powers():
 )
 def test_a_setting_that_is_given_is_kept(name):
     given = GivenSettings(**{name: 0.77})
-    choice = choose_settings(scores_of(distance_from(0.06, 10.0, 0.5, 0.2)), given, pool_size=1.0)
+    choice = choose_settings(
+        scores_of(distance_from(0.06, 10.0, 0.5, 0.2)), given, wide_scales=WIDE_SCALES, pool_size=1.0
+    )
     assert getattr(choice.settings, name) == 0.77
     for_all = ("wide_scale", "temperature", "prediction_temperature")
     tried = [c for c in choice.curve if c.settings.uses_teachers or name in for_all]
@@ -254,13 +279,15 @@ def test_a_candidate_that_blew_up_is_not_chosen():
     def nll(s):
         return np.where(s.power > 0.1, np.inf, np.where((s.power > 0) | np.isfinite(s.center_scale), 1.0, 2.0))
 
-    choice = choose_settings(scores_of(nll), GivenSettings(), pool_size=1.0)
+    choice = choose_settings(scores_of(nll), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0)
     assert choice.settings.power <= 0.1
     assert choice.settings.uses_teachers
 
 
 def test_an_infinite_scale_is_null_in_json():
-    choice = choose_settings(scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), pool_size=1.0)
+    choice = choose_settings(
+        scores_of(lambda s: np.ones(s.power.shape)), GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0
+    )
     assert choice.curve[0].to_json()["center_scale"] is None
 
 
