@@ -603,10 +603,10 @@ def _print_choice(console: Console, result: Distillation) -> None:
         )
         console.print(
             f"{how}: {power}, concentration {settings.concentration:g}, {around}, "
-            f"a wide scale of {settings.wide_scale:g}, {temperatures}."
+            f"a wide scale of {settings.wide_scale:.3g}, {temperatures}."
         )
     else:
-        console.print(f"{how}: no teacher, with a scale of {settings.wide_scale:g}, {temperatures}.")
+        console.print(f"{how}: no teacher, with a scale of {settings.wide_scale:.3g}, {temperatures}.")
     if (failed := result.posterior.run.failed_at >= 0).any():
         console.print(
             f"{failed.sum()} of {failed.size} chains were stopped and left out: their density was not finite."
