@@ -31,7 +31,7 @@ def test_accuracies_of_domains_average_to_that_of_all(rows):
 @pytest.fixture(scope="module")
 def rows_and_seen():
     config = DistillationConfig(
-        budget=Budget(num_chains=1, num_mode_steps=300, num_steps=400, temperature_thinning=40),
+        budget=Budget(num_mode_steps=150, num_burn_in=80, num_steps=160, temperature_thinning=40),
         sampling=SamplingConfig(num_mode_steps=1000, num_burn_in=500, num_draws=50, thinning=10, batch_size=250),
     )
     rows, seen = run_draw(5, small_draw(3000), STUDENT, config, places=PLACES)
