@@ -33,15 +33,26 @@ tell the difference of a hundredth in coverage from that in nats.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from mtbkd_jax.chains import BatchKey, DrawBatch, chain_mesh, copy_to_all, copy_to_chains, keys_of_step, over_chains
+from mtbkd_jax.chains import (
+    BatchKey,
+    DrawBatch,
+    chain_mesh,
+    copy_to_all,
+    copy_to_chains,
+    each_chain,
+    keys_of_step,
+    over_chains,
+)
 from mtbkd_jax.diagnostics import LOWEST_LOG_PROB
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.posterior import find_mode_in_stages
@@ -237,7 +248,7 @@ def cross_validation(
       was compiled for those.
     """
 
-    def score_fold(settings: PosteriorSettings, shared: tuple[Fold, Array, Array, Array]):
+    def score_fold(mesh: Mesh, settings: PosteriorSettings, shared: tuple[Fold, Array, Array, Array]):
         fold, chain_keys, prediction_temperatures, thinning = shared
 
         def predict(key: Key) -> Float[Array, "draws labelled classes"]:
@@ -245,7 +256,7 @@ def cross_validation(
             problem = build(start_key, settings, fold.data)
             return _short_chain(chain_key, student, problem, settings, fold.inputs, draw_batch, budget, thinning)
 
-        draws = jnp.concatenate(jax.lax.map(predict, chain_keys))
+        draws = jnp.concatenate(each_chain(predict, chain_keys, mesh))
 
         def score_at(temperature: Float[Array, ""]):
             log_probs = jax.nn.log_softmax(draws / temperature)
@@ -268,7 +279,8 @@ def cross_validation(
 
     @jax.jit
     def score_fold_of_all(candidates: PosteriorSettings, shared: tuple[Fold, Array, Array, Array]):
-        return over_chains(score_fold, chain_mesh(candidates.power.shape[0]))(candidates, shared)
+        mesh = chain_mesh(candidates.power.shape[0])
+        return over_chains(partial(score_fold, mesh), mesh)(candidates, shared)
 
     def score(
         candidates: PosteriorSettings, prediction_temperatures: Sequence[float], *, in_earnest: bool
