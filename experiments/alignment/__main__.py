@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.study import markdown_table, results_files, study_parser, write_results
+from experiments.study import Rows, markdown_table, results_files, study_parser, summary, write_results
 from mtbkd_jax.alignment import Layer, align_params, average_params, barrier, cnn_layers, mlp_layers
 from mtbkd_jax.centers import distil_centers
 from mtbkd_jax.data import Standardizer
@@ -72,11 +72,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="of data, teachers and starts")
     options = parser.parse_args()
     files = results_files(options)
-    rows = []
+    runs = []
     for seed in options.seeds:
-        rows += run_seed(seed)
-        print(*rows[-len(ARCHITECTURES) * len(PAIRS) :], sep="\n", flush=True)
-    write_results(files, {"runs": rows}, table_over_seeds(rows))
+        runs += run_seed(seed)
+        print(*runs[-len(ARCHITECTURES) * len(PAIRS) :], sep="\n", flush=True)
+    rows = rows_over_seeds(runs)
+    table = markdown_table(
+        {pair: {COLUMNS[name]: values for name, values in row.items()} for pair, row in rows.items()}
+    )
+    write_results(files, summary("alignment", options.seeds, rows) | {"runs": runs}, table)
 
 
 def run_seed(seed: int) -> list[dict[str, Any]]:
@@ -125,19 +129,17 @@ def _distance(a: Params, b: Params) -> float:
     return float(tree_norm(tree_add_scaled(a, -1.0, b)))
 
 
-def table_over_seeds(rows: list[dict[str, Any]]) -> str:
-    """Mean ± standard deviation over seeds, for every architecture and pair."""
+def rows_over_seeds(runs: list[dict[str, Any]]) -> Rows:
+    """What came out over seeds, for every architecture and pair."""
 
     def values(architecture: str, pair: str, column: str) -> np.ndarray:
-        return np.array([row[column] for row in rows if (row["architecture"], row["pair"]) == (architecture, pair)])
+        return np.array([run[column] for run in runs if (run["architecture"], run["pair"]) == (architecture, pair)])
 
-    return markdown_table(
-        {
-            f"{architecture}: {pair}": {title: values(architecture, pair, key) for key, title in COLUMNS.items()}
-            for architecture in ARCHITECTURES
-            for pair in PAIRS
-        }
-    )
+    return {
+        f"{architecture}: {pair}": {column: values(architecture, pair, column) for column in COLUMNS}
+        for architecture in ARCHITECTURES
+        for pair in PAIRS
+    }
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from experiments.simulation1.__main__ import STUDENT
 from experiments.simulation1.design import DESIGN
 from experiments.simulation_study import CONFIG
 from experiments.simulations import Simulation, simulation_draws
-from experiments.study import kept, markdown_table, results_files, study_parser, write_results
+from experiments.study import Rows, kept, markdown_table, results_files, study_parser, summary, write_results
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
 from mtbkd_jax.metrics import negative_log_likelihood
@@ -49,13 +49,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="of the draws")
     options = parser.parse_args()
     files = results_files(options)
-    rows = []
+    runs = []
     for seed, draw in zip(options.seeds, simulation_draws(DESIGN, options.seeds), strict=True):
         for name, given in SETTINGS.items():
             run = partial(compare, seed, draw.with_labels(NUM_LABELS), given)
-            rows.append({"seed": seed, "settings": name, **kept(options.runs, f"{name}_{seed}", run)})
-            print(rows[-1], flush=True)
-    write_results(files, {"draws": rows}, table_over_draws(rows))
+            runs.append({"seed": seed, "settings": name, **kept(options.runs, f"{name}_{seed}", run)})
+            print(runs[-1], flush=True)
+    rows = rows_over_draws(runs)
+    write_results(
+        files, summary("chain_weights", options.seeds, rows) | {"runs": runs}, markdown_table(rows, digits=4)
+    )
 
 
 def compare(seed: int, draw: Simulation, given: GivenSettings) -> dict[str, Any]:
@@ -89,15 +92,15 @@ def compare(seed: int, draw: Simulation, given: GivenSettings) -> dict[str, Any]
     }
 
 
-def table_over_draws(rows: list[dict[str, Any]]) -> str:
-    """NLL less that of the best chain: mean ± standard deviation over draws, and the worst draw."""
-    table = {}
+def rows_over_draws(runs: list[dict[str, Any]]) -> Rows:
+    """NLL less that of the best chain over draws, and the worst draw."""
+    rows = {}
     for name in SETTINGS:
-        of_settings = [row for row in rows if row["settings"] == name]
+        of_settings = [run for run in runs if run["settings"] == name]
         for way in (ALIKE, WEIGHED, DENSEST):
-            excess = np.array([row[way] - row[BEST] for row in of_settings])
-            table[f"{name}, {way}"] = {"excess": excess, "worst": np.array([excess.max()])}
-    return markdown_table(table, digits=4)
+            excess = np.array([run[way] - run[BEST] for run in of_settings])
+            rows[f"{name}, {way}"] = {"excess": excess, "worst": np.array([excess.max()])}
+    return rows
 
 
 if __name__ == "__main__":
