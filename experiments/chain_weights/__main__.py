@@ -56,9 +56,7 @@ def main() -> None:
             runs.append({"seed": seed, "settings": name, **kept(options.runs, f"{name}_{seed}", run)})
             print(runs[-1], flush=True)
     rows = rows_over_draws(runs)
-    write_results(
-        files, summary("chain_weights", options.seeds, rows) | {"runs": runs}, markdown_table(rows, digits=4)
-    )
+    write_results(files, summary("chain_weights", options.seeds, rows) | {"runs": runs}, markdown_table(rows, digits=4))
 
 
 def compare(seed: int, draw: Simulation, given: GivenSettings) -> dict[str, Any]:
