@@ -19,7 +19,7 @@ one component alone, and its draws count by the probability of that component:
 Stacking of all chains, whatever their component, can be asked for instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -252,62 +252,35 @@ def _prepare(
 
     Of several processes each does it all, and goes by what the first has found: another processor may round otherwise.
     """
+    check_configuration(config)
     sampling = config.sampling
+    check_labels_to_stack_by(sampling, int((lessons.examples.labels >= 0).sum()))
     powers = powers or Powers((float(settings.power),), (1.0,))
     # The step size must suit the power at which the posterior is most curved.
     settings = settings._replace(power=powers.values[0])
-    first_powers = jax.vmap(powers.at)(jnp.zeros(sampling.num_chains), phases(sampling.num_chains))
-    check_configuration(config)
-    check_labels_to_stack_by(sampling, int((lessons.examples.labels >= 0).sum()))
     look_key, start_key, mode_key, chain_key, evidence_key = jax.random.split(key, 5)
     examples = with_components(lessons, settings)
     components, log_prior_weights = prior_components(
         lessons.centers, settings, defensive_weight=config.defensive_weight
     )
-    posterior = component_posterior(
-        student, settings, softening=config.softening, over_devices=sampling.num_data_blocks > 1
-    )
-    likelihood = distillation_likelihood(student, settings, softening=config.softening)
-    minibatch = minibatch_for(examples.labels, sampling.batch_size)
+    # As many climbs for the components as for the chains, so that one compiled program serves both.
+    num_climbs = max(sampling.num_chains, components.scale.shape[0])
+    climb = _climber(student, lessons, settings, config, num_climbs)
 
-    num_devices = max(jax.local_device_count() // sampling.num_model_blocks, 1)
-    num_climbs = -(-max(sampling.num_chains, components.scale.shape[0]) // num_devices) * num_devices
-
-    # No climb asks for the centers, all of which would lie on every device.
-    centerless = lessons._replace(centers=lessons.centers._replace(params=()))
-
-    def climb(key: Key, starts: Params, own: Component, power: Float[Array, " chains"]) -> Climbed:
-        # As many climbs for the components as for the chains, and for every device, some of them twice: one compiled
-        # program serves both.
-        count = own.scale.shape[0]
-        rows = np.arange(num_climbs) % count
-        look_key, climb_key = jax.random.split(key)
-        keys = jax.random.split(climb_key, count)
-        mesh = chain_mesh(num_climbs, num_model_blocks=sampling.num_model_blocks)
-        found = climb_all(
-            copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows), power[rows]), mesh),
-            copy_to_all((centerless, settings, look_key), mesh),
-            student=student,
-            softening=config.softening,
-            draw_batch=minibatch,
-            num_steps=sampling.num_mode_steps,
-            mesh=mesh,
-        )
-        return tree_rows(found, np.arange(count))
-
+    first_look, is_damped = ComponentWeights(np.ones(1), np.zeros(1), "alone"), np.zeros(1, bool)
     if np.isfinite(settings.center_scale):
         largest = jnp.full(components.scale.shape, settings.power, jnp.float32)
         modes = climb(look_key, starts_of_components(lessons), components, largest).modes
+        likelihood = distillation_likelihood(student, settings, softening=config.softening)
         curvature = distillation_curvature(student, settings, softening=config.softening)
         evidence, is_damped = evidence_by_laplace(look_key, likelihood, curvature, examples, modes, components)
         first_look = component_weights(np.asarray(log_prior_weights), evidence)
-    else:
-        first_look, is_damped = ComponentWeights(np.ones(1), np.zeros(1), "alone"), np.zeros(1, bool)
     least = 0.0 if sampling.chain_weighting == "stacking" else WORTH_SAMPLING
     sampled = worth_sampling(first_look.weights, sampling.num_chains, least)
     component_of_chain = from_first(sampled[np.arange(sampling.num_chains) % sampled.size])
 
     own = tree_rows(components, component_of_chain)
+    first_powers = jax.vmap(powers.at)(jnp.zeros(sampling.num_chains), phases(sampling.num_chains))
 
     def climb_from_start(start_key: Key, mode_key: Key) -> Climbed:
         starts = chain_starts(start_key, student, lessons, settings, sampling.num_chains)
@@ -320,6 +293,10 @@ def _prepare(
         keys = (jax.random.fold_in(key, index) for key in (start_key, mode_key))
         highest = climb_from_start(*keys).higher_of(highest)
     highest = jax.tree.map(jnp.asarray, from_first(highest))
+
+    posterior = component_posterior(
+        student, settings, softening=config.softening, over_devices=sampling.num_data_blocks > 1
+    )
     noise = float(jnp.max(highest.noise)) * _noise_of_all_rows(examples, sampling.batch_size)
     sampler, step_size = _sampler_and_step_size(
         posterior, sampling, float(settings.temperature), float(jnp.max(highest.curvature)), noise
@@ -339,6 +316,37 @@ def _prepare(
         chain_key,
         evidence_key,
     )
+
+
+def _climber(
+    student: Student, lessons: Lessons, settings: PosteriorSettings, config: DistillationConfig, num_climbs: int
+) -> Callable[[Key, Params, Component, Float[Array, " chains"]], Climbed]:
+    """``climb_all`` of so many chains and fewer, ``(key, starts, own components, powers)``, by one compiled program."""
+    sampling = config.sampling
+    minibatch = minibatch_for(lessons.examples.labels, sampling.batch_size)
+    num_devices = max(jax.local_device_count() // sampling.num_model_blocks, 1)
+    num_rows = -(-num_climbs // num_devices) * num_devices
+    # No climb asks for the centers, all of which would lie on every device.
+    centerless = lessons._replace(centers=lessons.centers._replace(params=()))
+
+    def climb(key: Key, starts: Params, own: Component, power: Float[Array, " chains"]) -> Climbed:
+        count = own.scale.shape[0]
+        rows = np.arange(num_rows) % count  # some of them twice
+        look_key, climb_key = jax.random.split(key)
+        keys = jax.random.split(climb_key, count)
+        mesh = chain_mesh(num_rows, num_model_blocks=sampling.num_model_blocks)
+        found = climb_all(
+            copy_to_chains((tree_rows(starts, rows), keys[rows], tree_rows(own, rows), power[rows]), mesh),
+            copy_to_all((centerless, settings, look_key), mesh),
+            student=student,
+            softening=config.softening,
+            draw_batch=minibatch,
+            num_steps=sampling.num_mode_steps,
+            mesh=mesh,
+        )
+        return tree_rows(found, np.arange(count))
+
+    return climb
 
 
 def _noise_of_all_rows(examples: Examples, batch_size: int) -> float:
