@@ -93,9 +93,10 @@ def test_weighted_chains_of_the_components_are_the_posterior(lessons):
     variance = theirs.var(0, ddof=1) / len(theirs)
     for weight, error, chains in zip(weights, posterior.weights.standard_errors, of_components, strict=True):
         variance += weight**2 * chains.var(0, ddof=1) / len(chains) + error**2 * (chains.mean(0) - ours) ** 2
-    assert (np.sqrt(variance) < 0.04).all()
+    # What two chains a component say of one moment's error is mostly chance; over all moments it is not.
+    assert np.sqrt(variance.mean()) < 0.03
     differences = np.abs(ours - theirs.mean(0))
-    assert (differences < 4 * np.sqrt(variance)).all()
+    assert (differences < 4 * np.sqrt(np.maximum(variance, variance.mean()))).all()
     assert (differences[: mean.size] < 0.06).all()
 
 
