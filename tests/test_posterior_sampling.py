@@ -24,7 +24,7 @@ from mtbkd_jax.settings import PosteriorSettings, Powers, distillation_posterior
 from mtbkd_jax.students import from_linen
 
 NUM_EXAMPLES = 30
-EXACT = SamplingConfig(sampler="nuts", num_chains=8, num_mode_steps=200, num_burn_in=300, num_draws=4000, thinning=1)
+EXACT = SamplingConfig(sampler="nuts", num_chains=16, num_mode_steps=200, num_burn_in=300, num_draws=4000, thinning=1)
 CONFIG = DistillationConfig(defensive_weight=0.3, sampling=EXACT)
 
 
@@ -88,15 +88,14 @@ def test_weighted_chains_of_the_components_are_the_posterior(lessons):
     theirs = moments_of_chains(positions, mean, scale)
     of_chains = moments_of_chains(posterior.run.positions, mean, scale)
     of_components = [of_chains[posterior.component_of_chain == component] for component in range(len(weights))]
-    # The two chains of a component differ by chance, as do all eight of the whole mixture; and its weight has an error.
+    # The chains of a component differ by chance, as do those of the whole mixture; and its weight has an error.
     ours = sum(weight * chains.mean(0) for weight, chains in zip(weights, of_components, strict=True))
     variance = theirs.var(0, ddof=1) / len(theirs)
     for weight, error, chains in zip(weights, posterior.weights.standard_errors, of_components, strict=True):
         variance += weight**2 * chains.var(0, ddof=1) / len(chains) + error**2 * (chains.mean(0) - ours) ** 2
-    # What two chains a component say of one moment's error is mostly chance; over all moments it is not.
-    assert np.sqrt(variance.mean()) < 0.03
+    assert (np.sqrt(variance) < 0.04).all()
     differences = np.abs(ours - theirs.mean(0))
-    assert (differences < 4 * np.sqrt(np.maximum(variance, variance.mean()))).all()
+    assert (differences < 4 * np.sqrt(variance)).all()
     assert (differences[: mean.size] < 0.06).all()
 
 
