@@ -145,7 +145,6 @@ def _climb_all(chains: Any, shared: Any, *, student: Student, noise: NoisePrior,
             data=(lessons, own),
             draw_batch=_own_batch,
             num_steps=num_steps,
-            learning_rate=0.01,
         ).params
 
     return over_chains(climb, mesh)(chains, shared)
