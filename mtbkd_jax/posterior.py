@@ -27,6 +27,10 @@ from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
 PerExampleTerm = Callable[[Array, Examples], Array]
 PerParametersTerm = Callable[[Params], Scalar]
 
+LEARNING_RATE = 0.01
+"""Of climbs to a mode: those of a hundred to three hundred steps get high with it, whatever the student, at .003 they
+hardly leave their start (``experiments/climbs``)."""
+
 
 def log_posterior(
     student: Student,
@@ -149,12 +153,12 @@ def find_mode(
     data: Any,
     draw_batch: DrawBatch,
     num_steps: int,
-    learning_rate: float = 1e-2,
+    learning_rate: float | Scalar = LEARNING_RATE,
 ) -> Mode:
     """Climb the log density by Adam with a cosine decay to zero, from ``params``; can be traced and vmapped.
 
     Adam's step does not depend on the scale of the density, so the same learning rate serves ten examples and ten
-    million. Its default is what climbs of one to three hundred steps get highest with (``benchmarks/climbs.md``).
+    million.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
     value_and_grad = jax.value_and_grad(log_density)
@@ -178,6 +182,7 @@ def find_mode_in_stages(
     num_stages: int,
     draw_batch: DrawBatch,
     num_steps: int,
+    learning_rate: float | Scalar = LEARNING_RATE,
 ) -> Params:
     """Climb by ``find_mode`` on the data of each stage in turn, each from where the last one ended.
 
@@ -192,11 +197,19 @@ def find_mode_in_stages(
       num_stages: stages.
       draw_batch: ``(key, data) -> batch``.
       num_steps: of each stage.
+      learning_rate: of each stage.
     """
 
     def climb(params, stage):
-        data, stage_key = data_of_stage(stage), jax.random.fold_in(key, stage)
-        mode = find_mode(log_density, params, key=stage_key, data=data, draw_batch=draw_batch, num_steps=num_steps)
+        mode = find_mode(
+            log_density,
+            params,
+            key=jax.random.fold_in(key, stage),
+            data=data_of_stage(stage),
+            draw_batch=draw_batch,
+            num_steps=num_steps,
+            learning_rate=learning_rate,
+        )
         return mode.params, None
 
     return jax.lax.scan(climb, params, jnp.arange(num_stages))[0]
