@@ -7,9 +7,11 @@ from a start of its own: where labels are few, what one chain says of a candidat
 in, and the best of many candidates would be the luckiest (``experiments/deeploc``).
 The candidates are searched one setting at a time, each from the best before it:
 
-1. the wide component's scale, with no teacher at all (this is the *no teacher* candidate, and stays in the running);
-2. the wide component's scale again, under the function-space prior at power one: a student that hears teachers needs
-   another prior on its weights than one that has a few labels;
+1. the wide component's scale, with no teacher at all (this is the *no teacher* candidate, and stays in the running):
+   the narrowest that the best is not ahead of by more than one standard error, since a short chain, which is never far
+   from where its climb ended, shows little of how badly a long one mixes under a wide prior;
+2. the wide component's scale again, by the same rule, under the function-space prior at power one: a student that hears
+   teachers needs another prior on its weights than one that has a few labels;
 3. lower powers of the function-space prior, at the scale that suits the labels alone;
 4. the concentration, from the better of the last two;
 5. the scale around the centers, of which there have been none so far: at most that of the wide component, since a
@@ -84,8 +86,10 @@ PREDICTION_TEMPERATURES = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.17, 1.25, 1.3
 """Candidates of what predictions divide the logits by, of which many cost little: no chain has to run again."""
 LEAST_SHARE = 0.02
 """Of the draws at a power; those that would have less are not visited."""
+_NEEDED_BY_WIDE_SCALE = 1.0
+"""Standard errors by which it must be ahead of a narrower one."""
 _NEEDED_BY_STRONG_BELIEF = 1.5
-"""Standard errors by which it must be ahead: one that was ahead by 1.3 has hurt (``experiments/simulation1``), and some
+"""The same of it and mild advice: one that was ahead by 1.3 has hurt (``experiments/simulation1``), and some
 that were ahead by 1.6 have helped (``experiments/deeploc``)."""
 MILD_POWER = "mild power"
 """The stage of the powers at a concentration of one."""
@@ -441,7 +445,7 @@ def choose_settings(
     Args:
       score: of stacked candidates, as ``cross_validation`` makes it.
       given: what is not searched. With a power given, *no teacher* is scored but not chosen.
-      wide_scales: candidates of the wide component's scale.
+      wide_scales: candidates of the wide component's scale, the narrowest first.
       pool_size: root mean square of the pool's parameters, the unit of the candidates' scale around the centers.
     """
     curve: list[ScoredCandidate] = []
@@ -467,8 +471,19 @@ def choose_settings(
         score_all(candidates, in_earnest=False)
         return min(record(stage, candidates), key=lambda candidate: candidate.nll)
 
+    def narrowest_of(stage: str, candidates: Sequence[PosteriorSettings]) -> ScoredCandidate:
+        """The narrowest that the best is not ahead of by much; the candidates are in the order of their scale."""
+        best = best_of(stage, candidates)
+        of_best = held_out[best.settings].log_scores
+
+        def is_as_good(candidate: ScoredCandidate) -> bool:
+            of_candidate = held_out[candidate.settings].log_scores
+            return not _is_better(of_best, of_candidate, standard_errors=_NEEDED_BY_WIDE_SCALE)
+
+        return next(filter(is_as_good, curve[-len(candidates) :]))
+
     wide_scales = _unless_given(given.wide_scale, wide_scales)
-    plain = best_of("no teacher", [no_teacher(scale, temperature, uncorrected) for scale in wide_scales])
+    plain = narrowest_of("no teacher", [no_teacher(scale, temperature, uncorrected) for scale in wide_scales])
     settings = PosteriorSettings(
         power=1.0 if given.power is None else given.power,
         concentration=5.0 if given.concentration is None else given.concentration,
@@ -477,7 +492,7 @@ def choose_settings(
         temperature=temperature,
         prediction_temperature=uncorrected,
     )
-    best = best_of("wide_scale", [settings._replace(wide_scale=scale) for scale in wide_scales])
+    best = narrowest_of("wide_scale", [settings._replace(wide_scale=scale) for scale in wide_scales])
 
     def search(name: str, values: Sequence[float], start: PosteriorSettings) -> ScoredCandidate:
         if getattr(given, name) is not None:

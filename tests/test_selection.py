@@ -203,6 +203,23 @@ def test_with_teachers_the_wide_scale_may_be_another_than_without():
     assert choice.settings.wide_scale == 0.1
 
 
+@pytest.mark.parametrize(("spread", "wide_scale"), [(0.5, 0.5), (1.0, 0.05)], ids=["told apart", "a tie"])
+def test_a_wide_scale_must_be_better_than_a_narrower_one_by_more_than_a_standard_error(spread, wide_scale):
+    def score(candidates, predictions, *, in_earnest):
+        best = np.asarray(candidates.wide_scale) == np.float32(0.5)
+        log_scores, covered = scores_of(lambda s: np.where(best, 0.8, 1.0))(
+            candidates, predictions, in_earnest=in_earnest
+        )
+        sign = np.where(np.arange(NUM_LABELLED) < NUM_LABELLED // 2, 1.0, -1.0)
+        return HeldOutScores(log_scores + spread * np.outer(best, sign)[:, None], covered)
+
+    choice = choose_settings(score, GivenSettings(), wide_scales=WIDE_SCALES, pool_size=1.0)
+    # The difference is 0.2 and its standard error spread / sqrt(12): with 0.5 it is 1.39 of them, with 1 it is 0.69.
+    assert choice.no_teacher.wide_scale == wide_scale
+    under_teachers = {one.wide_scale for one in choice.curve if one.stage == "power"}
+    assert under_teachers == {wide_scale}
+
+
 def mild_alone(nll_of_power):
     """Only mild advice is any good; all else is bad, and least so at a wide scale of its own."""
 
