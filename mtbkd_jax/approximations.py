@@ -19,7 +19,7 @@ from mtbkd_jax.chains import BatchKey, DrawBatch
 from mtbkd_jax.checks import check_not_negative, check_positive
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, full_batch
-from mtbkd_jax.posterior import find_mode
+from mtbkd_jax.posterior import FAST_LEARNING_RATE, find_mode
 from mtbkd_jax.tree import tree_add_scaled
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
 
@@ -289,6 +289,7 @@ def _climber(objective: Objective, num_steps: int) -> Callable[[Params, Key, Exa
             data=examples,
             draw_batch=objective.draw_batch,
             num_steps=num_steps,
+            learning_rate=FAST_LEARNING_RATE,
         ).params
 
     return climb

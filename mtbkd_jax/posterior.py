@@ -27,9 +27,9 @@ from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
 PerExampleTerm = Callable[[Array, Examples], Array]
 PerParametersTerm = Callable[[Params], Scalar]
 
-LEARNING_RATE = 0.01
-"""Of climbs to a mode: those of a hundred to three hundred steps get high with it, whatever the student, at .003 they
-hardly leave their start (``experiments/climbs``)."""
+FAST_LEARNING_RATE = 0.01
+"""For climbs from where nothing is known: a few hundred steps get high with it, whatever the student, where at the
+default they hardly leave their start (``experiments/climbs``). Climbs from a center may leave its neighbourhood."""
 
 
 def log_posterior(
@@ -153,7 +153,7 @@ def find_mode(
     data: Any,
     draw_batch: DrawBatch,
     num_steps: int,
-    learning_rate: float | Scalar = LEARNING_RATE,
+    learning_rate: float | Scalar = 3e-3,
 ) -> Mode:
     """Climb the log density by Adam with a cosine decay to zero, from ``params``; can be traced and vmapped.
 
@@ -182,7 +182,7 @@ def find_mode_in_stages(
     num_stages: int,
     draw_batch: DrawBatch,
     num_steps: int,
-    learning_rate: float | Scalar = LEARNING_RATE,
+    learning_rate: float | Scalar = 3e-3,
 ) -> Params:
     """Climb by ``find_mode`` on the data of each stage in turn, each from where the last one ended.
 

@@ -57,7 +57,7 @@ from mtbkd_jax.chains import (
 )
 from mtbkd_jax.diagnostics import LOWEST_LOG_PROB
 from mtbkd_jax.examples import Examples, full_batch
-from mtbkd_jax.posterior import find_mode_in_stages
+from mtbkd_jax.posterior import FAST_LEARNING_RATE, find_mode_in_stages
 from mtbkd_jax.samplers import sghmc
 from mtbkd_jax.settings import PosteriorSettings, Powers, no_teacher
 from mtbkd_jax.stacking import pseudo_bma_weights
@@ -359,6 +359,7 @@ def _best_mode(key: Key, problem: Problem, draw_batch: DrawBatch, num_steps: int
             num_stages=problem.num_stages,
             draw_batch=draw_batch,
             num_steps=num_steps,
+            learning_rate=FAST_LEARNING_RATE,
         )
         log_density = problem.log_density(mode, full_batch(key, problem.examples))
         return tree_where(log_density > best[1], (mode, log_density), best)

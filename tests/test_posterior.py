@@ -77,6 +77,7 @@ def test_the_mode_of_a_gaussian_is_its_mean():
         data=mean,
         draw_batch=lambda key, data: data,
         num_steps=1500,
+        learning_rate=0.01,
     )
     np.testing.assert_allclose(mode.params["w"], mean, atol=1e-3)
     assert mode.log_density.shape == (1500,)

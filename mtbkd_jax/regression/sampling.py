@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 
 from mtbkd_jax.chains import chain_mesh, copy_to_all, copy_to_chains, over_chains
 from mtbkd_jax.examples import WeightedExamples
-from mtbkd_jax.posterior import find_mode
+from mtbkd_jax.posterior import FAST_LEARNING_RATE, find_mode
 from mtbkd_jax.regression.posterior import RegressionBatch, RegressionSettings, regression_posterior
 from mtbkd_jax.regression.students import NoisePrior, NoisyParams
 from mtbkd_jax.samplers import Sampler, hmc, warm_up
@@ -145,6 +145,7 @@ def _climb_all(chains: Any, shared: Any, *, student: Student, noise: NoisePrior,
             data=(lessons, own),
             draw_batch=_own_batch,
             num_steps=num_steps,
+            learning_rate=FAST_LEARNING_RATE,
         ).params
 
     return over_chains(climb, mesh)(chains, shared)
