@@ -89,8 +89,8 @@ LEAST_SHARE = 0.02
 _NEEDED_BY_WIDE_SCALE = 1.0
 """Standard errors by which it must be ahead of a narrower one."""
 _NEEDED_BY_STRONG_BELIEF = 1.5
-"""The same of it and mild advice: one that was ahead by 1.3 has hurt (``experiments/simulation1``), and some
-that were ahead by 1.6 have helped (``experiments/deeploc``)."""
+"""Standard errors by which it must be ahead of mild advice: one that was ahead by 1.3 has hurt
+(``experiments/simulation1``), and some that were ahead by 1.6 have helped (``experiments/deeploc``)."""
 MILD_POWER = "mild power"
 """The stage of the powers at a concentration of one."""
 PLAIN_TEMPERATURE = "temperature, no teacher"
