@@ -27,9 +27,11 @@ from mtbkd_jax.types import Key, MinibatchLogDensity, Params, Scalar
 PerExampleTerm = Callable[[Array, Examples], Array]
 PerParametersTerm = Callable[[Params], Scalar]
 
+LEARNING_RATE = 0.003
+"""Of climbs that are long, or start at a center and are to stay in its neighbourhood."""
 FAST_LEARNING_RATE = 0.01
-"""For climbs from where nothing is known: a few hundred steps get high with it, whatever the student, where at the
-default they hardly leave their start (``experiments/climbs``). Climbs from a center may leave its neighbourhood."""
+"""For climbs from where nothing is known: a few hundred steps get high with it, whatever the student, where at
+``LEARNING_RATE`` they hardly leave their start (``experiments/climbs``)."""
 
 
 def log_posterior(
@@ -153,7 +155,7 @@ def find_mode(
     data: Any,
     draw_batch: DrawBatch,
     num_steps: int,
-    learning_rate: float | Scalar = 3e-3,
+    learning_rate: float | Scalar = LEARNING_RATE,
 ) -> Mode:
     """Climb the log density by Adam with a cosine decay to zero, from ``params``; can be traced and vmapped.
 
@@ -182,7 +184,7 @@ def find_mode_in_stages(
     num_stages: int,
     draw_batch: DrawBatch,
     num_steps: int,
-    learning_rate: float | Scalar = 3e-3,
+    learning_rate: float | Scalar = LEARNING_RATE,
 ) -> Params:
     """Climb by ``find_mode`` on the data of each stage in turn, each from where the last one ended.
 

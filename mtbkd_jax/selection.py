@@ -468,23 +468,26 @@ def choose_settings(
         curve.extend(scored)
         return scored
 
-    def best_of(stage: str, candidates: Sequence[PosteriorSettings]) -> ScoredCandidate:
+    def score_stage(stage: str, candidates: Sequence[PosteriorSettings]) -> list[ScoredCandidate]:
         score_all(candidates, in_earnest=False)
-        return min(record(stage, candidates), key=lambda candidate: candidate.nll)
+        return record(stage, candidates)
 
-    def narrowest_of(stage: str, candidates: Sequence[PosteriorSettings]) -> ScoredCandidate:
+    def best_of(scored: Sequence[ScoredCandidate]) -> ScoredCandidate:
+        return min(scored, key=lambda candidate: candidate.nll)
+
+    def narrowest_of(scored: Sequence[ScoredCandidate]) -> ScoredCandidate:
         """The narrowest that the best is not ahead of by much; the candidates are in the order of their scale."""
-        best = best_of(stage, candidates)
-        of_best = held_out[best.settings].log_scores
+        of_best = held_out[best_of(scored).settings].log_scores
 
         def is_as_good(candidate: ScoredCandidate) -> bool:
             of_candidate = held_out[candidate.settings].log_scores
             return not _is_better(of_best, of_candidate, standard_errors=_NEEDED_BY_WIDE_SCALE)
 
-        return next(filter(is_as_good, curve[-len(candidates) :]))
+        return next(filter(is_as_good, scored))
 
     wide_scales = _unless_given(given.wide_scale, wide_scales)
-    plain = narrowest_of("no teacher", [no_teacher(scale, temperature, uncorrected) for scale in wide_scales])
+    plain_candidates = [no_teacher(scale, temperature, uncorrected) for scale in wide_scales]
+    plain = narrowest_of(score_stage("no teacher", plain_candidates))
     settings = PosteriorSettings(
         power=1.0 if given.power is None else given.power,
         concentration=5.0 if given.concentration is None else given.concentration,
@@ -493,27 +496,23 @@ def choose_settings(
         temperature=temperature,
         prediction_temperature=uncorrected,
     )
-    best = narrowest_of("wide_scale", [settings._replace(wide_scale=scale) for scale in wide_scales])
+    best = narrowest_of(score_stage("wide_scale", [settings._replace(wide_scale=scale) for scale in wide_scales]))
 
     def search(name: str, values: Sequence[float], start: PosteriorSettings) -> ScoredCandidate:
         if getattr(given, name) is not None:
             return best
-        return best_of(name, [start._replace(**{name: value}) for value in values])
+        return best_of(score_stage(name, [start._replace(**{name: value}) for value in values]))
 
-    def better(one: ScoredCandidate, other: ScoredCandidate) -> ScoredCandidate:
-        return min(one, other, key=lambda candidate: candidate.nll)
-
-    best = better(best, search("power", POWERS, settings))
-    best = better(best, search("concentration", CONCENTRATIONS, best.settings))
+    best = best_of([best, search("power", POWERS, settings)])
+    best = best_of([best, search("concentration", CONCENTRATIONS, best.settings)])
     center_scales = [min(ratio * pool_size, best.wide_scale) for ratio in CENTER_SCALE_RATIOS]
-    best = better(best, search("center_scale", center_scales, best.settings))
+    best = best_of([best, search("center_scale", center_scales, best.settings)])
     powers: Powers | None = None
     if given.power is None:
         of_best, of_plain = (held_out[one.settings].log_scores for one in (best, plain))
         if given.concentration is None and given.center_scale is None:
             mild = [settings._replace(power=power, concentration=1.0) for power in POWERS]
-            score_all(mild, in_earnest=False)
-            mild_scored = record(MILD_POWER, mild)
+            mild_scored = score_stage(MILD_POWER, mild)
             log_scores = np.stack([*(held_out[one].log_scores for one in mild[::-1]), of_plain])
             powers, of_average = _average(log_scores)
             if _is_better(of_best, of_average, standard_errors=_NEEDED_BY_STRONG_BELIEF):

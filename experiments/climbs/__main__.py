@@ -26,7 +26,7 @@ from experiments.simulation1.__main__ import STUDENT as SIMULATION_STUDENT
 from experiments.simulation_study import CONFIG as SIMULATION_CONFIG
 from experiments.simulations import simulation_draws
 from experiments.study import kept, results_files, rows_of, study_parser, summary, write_results
-from experiments.tasks import deeploc_task, digits_task
+from experiments.tasks import Task, deeploc_task, digits_task
 from mtbkd_jax.configuration import DistillationConfig
 from mtbkd_jax.data import Standardizer
 from mtbkd_jax.distillation import learn
@@ -79,9 +79,7 @@ def simulation1() -> Given:
 
 def digits() -> Given:
     """The main job: 2,410 parameters."""
-    task = digits_task(0)
-    student = mlp(num_features=task.inputs.shape[1], hidden=(32,), num_classes=task.teacher_logits.shape[2])
-    return student, task.inputs, task.labels, task.teacher_logits, DistillationConfig()
+    return _with_perceptron(digits_task(0), 32)
 
 
 def digit_domains() -> Given:
@@ -93,8 +91,11 @@ def digit_domains() -> Given:
 
 def deeploc() -> Given:
     """34,186 parameters and fifty labels."""
-    task = deeploc_task(0, 50)
-    student = mlp(num_features=task.inputs.shape[1], hidden=(128,), num_classes=task.teacher_logits.shape[2])
+    return _with_perceptron(deeploc_task(0, 50), 128)
+
+
+def _with_perceptron(task: Task, width: int) -> Given:
+    student = mlp(num_features=task.inputs.shape[1], hidden=(width,), num_classes=task.teacher_logits.shape[2])
     return student, task.inputs, task.labels, task.teacher_logits, DistillationConfig()
 
 
