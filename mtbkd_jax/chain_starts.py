@@ -23,18 +23,21 @@ from mtbkd_jax.visits import Own, with_component
 
 
 def chain_starts(key: Key, student: Student, lessons: Lessons, settings: PosteriorSettings, num_chains: int) -> Params:
-    """Over-dispersed starts, stacked over chains.
+    """Starts that lie further apart than the posterior's draws, stacked over chains.
 
-    Where the prior has centers, at each teacher's in turn, and the last one at the pool's, all around it at twice the
-    distance that the prior would put them. Where it has none, as the student is initialised, as in cross-validation: a
-    center would start a chain in its teacher's mode, which it may never leave, whatever the labels say.
+    Where the prior has centers, around each teacher's in turn, and the last one around the pool's: draws of the prior
+    at the temperature of the settings, Normal(center, T · scale²). Further away a student of thousands of parameters is
+    lost: neither its climb nor its chain comes back. Where the prior has no centers, as the student is initialised, as
+    in cross-validation: a center would start a chain in its teacher's mode, which it may never leave, whatever the
+    labels say.
     """
     init_key, noise_key = jax.random.split(key)
     if not np.isfinite(settings.center_scale):
         each = [student.init(key) for key in jax.random.split(init_key, num_chains)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     at_centers = tree_rows(lessons.centers.params, _center_of_chain(lessons, num_chains))
-    return tree_add_scaled(at_centers, 2 * settings.center_scale, noise_like(noise_key, at_centers))
+    scale = settings.center_scale * settings.temperature**0.5
+    return tree_add_scaled(at_centers, scale, noise_like(noise_key, at_centers))
 
 
 def _center_of_chain(lessons: Lessons, num_chains: int) -> Int[np.ndarray, " chains"]:

@@ -63,11 +63,12 @@ def test_chains_start_at_each_teachers_center_in_turn_and_the_last_at_the_pool(l
     np.testing.assert_allclose(starts, centers[jnp.array([1, 2, 1, 0])], atol=1e-5)
 
 
-def test_chains_start_twice_as_far_from_their_center_as_the_prior_would_put_them(lessons):
-    settings = PosteriorSettings(1.0, 5.0, 0.3, 1.0)
+@pytest.mark.parametrize(("temperature", "distance"), [(1.0, 0.3), (0.25, 0.15)])
+def test_around_centers_chains_start_as_draws_of_the_prior_at_its_temperature(lessons, temperature, distance):
+    settings = PosteriorSettings(1.0, 5.0, 0.3, 1.0, temperature)
     starts = flat(chain_starts(jax.random.key(1), STUDENT, lessons, settings, 60))
     centers = flat(lessons.centers.params)[jnp.concatenate([1 + jnp.arange(59) % 2, jnp.zeros(1, int)])]
-    assert float(jnp.std(starts - centers)) == pytest.approx(0.6, rel=0.05)
+    assert float(jnp.std(starts - centers)) == pytest.approx(distance, rel=0.05)
 
 
 def test_where_the_prior_has_no_centers_chains_start_apart_and_with_teachers_as_without(lessons):
