@@ -1,6 +1,7 @@
 """The posterior, component by component, against the same mixture sampled whole."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +13,27 @@ from jax.flatten_util import ravel_pytree
 from mtbkd_jax.centers import Centers
 from mtbkd_jax.component_evidence import component_log_densities
 from mtbkd_jax.configuration import DistillationConfig, SamplingConfig
+from mtbkd_jax.distillation import learn
 from mtbkd_jax.errors import InputError
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.lessons import Lessons, with_components
+from mtbkd_jax.posterior import find_mode
 from mtbkd_jax.posterior_sampling import sample_posterior
 from mtbkd_jax.prediction import flatten_chains
 from mtbkd_jax.samplers import nuts, warm_up
 from mtbkd_jax.sampling import sample_chains, start_chains
 from mtbkd_jax.schedules import constant
-from mtbkd_jax.settings import PosteriorSettings, Powers, distillation_posterior, prior_components
-from mtbkd_jax.students import from_linen
+from mtbkd_jax.selection import GivenSettings
+from mtbkd_jax.settings import (
+    ComponentBatch,
+    PosteriorSettings,
+    Powers,
+    component_posterior,
+    distillation_posterior,
+    prior_components,
+)
+from mtbkd_jax.students import from_linen, mlp
+from mtbkd_jax.tree import tree_rows, tree_size
 
 NUM_EXAMPLES = 30
 EXACT = SamplingConfig(sampler="nuts", num_chains=16, num_mode_steps=200, num_burn_in=300, num_draws=4000, thinning=1)
@@ -241,3 +253,32 @@ def test_stacking_needs_a_label(lessons):
     settings = PosteriorSettings(1.0, 5.0, 0.01, 1.0)
     with pytest.raises(InputError, match="stacking, and no label"):
         sample_posterior(jax.random.key(5), student, blank, settings, powers=None, config=config)
+
+
+def test_cold_chains_around_a_center_come_to_where_the_posterior_is():
+    """They are D · T / 2 nats below their mode, as those of any posterior that is nearly Gaussian in D parameters."""
+    temperature, scale = 0.1, 0.5
+    student = mlp(num_features=32, hidden=(64,), num_classes=4)
+    input_key, map_key, error_key, learn_key, sample_key, mode_key = jax.random.split(jax.random.key(0), 6)
+    inputs = jax.random.normal(input_key, (600, 32))
+    truth = inputs @ jax.random.normal(map_key, (32, 4))
+    teachers = truth[:, None] + 2 * jax.random.normal(error_key, (600, 2, 4))
+    labels = jnp.where(jnp.arange(600) < 60, truth.argmax(1), -1)
+    given = GivenSettings(1.0, 5.0, scale, scale, temperature, 1.0)
+    sampling = SamplingConfig(num_chains=2, num_mode_steps=300, num_burn_in=1000, num_draws=20, thinning=50)
+    config = DistillationConfig(settings=given, sampling=sampling)
+    lessons, _, choice = learn(learn_key, inputs, labels, teachers, student, config=config)
+    posterior = sample_posterior(sample_key, student, lessons, choice.settings, powers=None, config=config)
+
+    components, _ = prior_components(lessons.centers, choice.settings, defensive_weight=config.defensive_weight)
+    log_density = component_posterior(student, choice.settings)
+    for chain, component in enumerate(posterior.component_of_chain):
+        own = tree_rows(components, int(component))
+        data = ComponentBatch(full_batch(None, with_components(lessons, choice.settings)), own, jnp.float32(1.0))
+        climb = {"key": mode_key, "data": data, "draw_batch": lambda key, data: data, "num_steps": 1000}
+        mode = find_mode(log_density, own.center, **climb).log_density[-1]
+        draws = tree_rows(posterior.run.positions, chain)
+        of_draws = jax.lax.map(partial(log_density, batch=data), draws)
+        expected = tree_size(own.center) * temperature / 2
+        # Minibatches heat a chain by up to a tenth of the temperature, and the posterior is not quite Gaussian.
+        assert 0.9 * expected < float(mode - of_draws.mean()) < 1.5 * expected
