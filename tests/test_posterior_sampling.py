@@ -270,15 +270,19 @@ def test_cold_chains_around_a_center_come_to_where_the_posterior_is():
     lessons, _, choice = learn(learn_key, inputs, labels, teachers, student, config=config)
     posterior = sample_posterior(sample_key, student, lessons, choice.settings, powers=None, config=config)
 
+    examples = with_components(lessons, choice.settings)
     components, _ = prior_components(lessons.centers, choice.settings, defensive_weight=config.defensive_weight)
-    log_density = component_posterior(student, choice.settings)
+    of_components = component_posterior(student, choice.settings)
+    expected = tree_size(tree_rows(components.center, 0)) * temperature / 2
     for chain, component in enumerate(posterior.component_of_chain):
         own = tree_rows(components, int(component))
-        data = ComponentBatch(full_batch(None, with_components(lessons, choice.settings)), own, jnp.float32(1.0))
-        climb = {"key": mode_key, "data": data, "draw_batch": lambda key, data: data, "num_steps": 1000}
+
+        def log_density(params, batch, own=own):
+            return of_components(params, ComponentBatch(batch, own, jnp.float32(1.0)))
+
+        climb = {"key": mode_key, "data": examples, "draw_batch": full_batch, "num_steps": 1000}
         mode = find_mode(log_density, own.center, **climb).log_density[-1]
         draws = tree_rows(posterior.run.positions, chain)
-        of_draws = jax.lax.map(partial(log_density, batch=data), draws)
-        expected = tree_size(own.center) * temperature / 2
+        of_draws = jax.lax.map(partial(log_density, batch=full_batch(None, examples)), draws)
         # Minibatches heat a chain by up to a tenth of the temperature, and the posterior is not quite Gaussian.
         assert 0.9 * expected < float(mode - of_draws.mean()) < 1.5 * expected
