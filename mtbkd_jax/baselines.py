@@ -31,7 +31,15 @@ from mtbkd_jax.folds import deal_folds, held_out_labels
 from mtbkd_jax.lessons import Lessons
 from mtbkd_jax.likelihood import categorical_log_likelihood
 from mtbkd_jax.posterior import PerExampleTerm, log_posterior
-from mtbkd_jax.selection import PREDICTION_TEMPERATURES, Budget, Fold, Problem, cross_validation, wide_scales_of
+from mtbkd_jax.selection import (
+    PREDICTION_TEMPERATURES,
+    Budget,
+    Fold,
+    Problem,
+    correction_log_density,
+    cross_validation,
+    wide_scales_of,
+)
 from mtbkd_jax.settings import PosteriorSettings
 from mtbkd_jax.students import Student
 from mtbkd_jax.types import Key, MinibatchLogDensity, Params
@@ -250,7 +258,8 @@ def distil_classically(
         stacked = PosteriorSettings(*(np.array(values, np.float32) for values in zip(*settings, strict=True)))
         totals = score(stacked, PREDICTION_TEMPERATURES, in_earnest=False).log_scores.sum(2)
         best = int(totals[:, PREDICTION_TEMPERATURES.index(1.0)].argmax())
-        return candidates[best], PREDICTION_TEMPERATURES[int(totals[best].argmax())]
+        believed = np.array([correction_log_density(value) for value in PREDICTION_TEMPERATURES])
+        return candidates[best], PREDICTION_TEMPERATURES[int((totals[best] + believed).argmax())]
 
     middle = min(strengths, key=lambda strength: abs(strength - 1.0))
     (_, scale), _ = best_of([(middle, scale) for scale in wide_scales_of(student)])

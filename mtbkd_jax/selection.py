@@ -82,7 +82,10 @@ None is wider than the wide component, whose scale stands for those that would b
 CONCENTRATIONS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 TEMPERATURES = (1.0, 0.3, 0.1)
 """Candidates of the temperature of the posterior: for two students at a time, six in all."""
-PREDICTION_TEMPERATURES = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.17, 1.25, 1.32, 1.4)
+PREDICTION_TEMPERATURES = (
+    *(0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+    *(1.0, 1.05, 1.1, 1.17, 1.25, 1.32, 1.4, 1.5, 1.6, 1.75, 2.0),
+)
 """Candidates of what predictions divide the logits by, of which many cost little: no chain has to run again."""
 LEAST_SHARE = 0.02
 """Of the draws at a power; those that would have less are not visited."""
@@ -98,6 +101,9 @@ PLAIN_TEMPERATURE = "temperature, no teacher"
 PREDICTIONS = "prediction_temperature"
 PLAIN_PREDICTIONS = "predictions, no teacher"
 """The stages of the temperatures of the predictions."""
+
+_BELIEVED_CORRECTION = 0.2
+"""Standard deviation of the logarithm of the temperature of the predictions, before any label is seen."""
 
 # Candidates are scored by the sampler that the winner is then sampled by, unless the user asks for another.
 STEP_FRACTION = 0.5
@@ -453,7 +459,7 @@ def choose_settings(
     held_out: dict[PosteriorSettings, _HeldOut] = {}
     temperature = 1.0 if given.temperature is None else given.temperature
     predictions = _unless_given(given.prediction_temperature, PREDICTION_TEMPERATURES)
-    uncorrected = min(predictions, key=_correction)
+    uncorrected = max(predictions, key=correction_log_density)
 
     def score_all(candidates: Sequence[PosteriorSettings], *, in_earnest: bool) -> None:
         """Each of them at every temperature of the predictions."""
@@ -593,17 +599,21 @@ def _least_doubted(candidates: Mapping[PosteriorSettings, _HeldOut]) -> Posterio
     """The pair of temperatures to choose: see the top of this file."""
     best = min(candidates.values(), key=lambda held_out: held_out.nll)
 
-    def doubt(candidate: PosteriorSettings) -> tuple[float, float]:
+    def doubt(candidate: PosteriorSettings) -> float:
         held_out = candidates[candidate]
         of_score = max(_in_standard_errors(best.log_scores, held_out.log_scores), 0.0)
-        return of_score**2 + held_out.squared_coverage_error, _correction(candidate.prediction_temperature)
+        of_correction = -2 * correction_log_density(candidate.prediction_temperature)
+        return of_score**2 + held_out.squared_coverage_error + of_correction
 
     return min(candidates, key=doubt)
 
 
-def _correction(prediction_temperature: float) -> float:
-    """How far predictions are from the student's own."""
-    return abs(float(np.log(prediction_temperature)))
+def correction_log_density(prediction_temperature: float) -> float:
+    """What is believed of a temperature τ of the predictions before any label is seen: log Normal(log τ; 0, .2²).
+
+    The constant is left out, so that predictions as they are have zero.
+    """
+    return -0.5 * float(np.log(prediction_temperature) / _BELIEVED_CORRECTION) ** 2
 
 
 def _is_better(
