@@ -210,7 +210,7 @@ def distil_classically(
 
     The same number of folds of the same labels decide, by the same log score; a held-out label's example hears no
     teacher. The weight decay is searched first, at the strength nearest to one, and the temperature of the predictions
-    last.
+    last, under the belief that it is near one (``selection.correction_log_density``).
 
     Args:
       key: of the folds, the targets, the initialisation and the minibatches.

@@ -153,6 +153,13 @@ def test_a_student_that_is_too_unsure_gets_a_temperature_below_one_and_one_that_
     assert temperatures[0] < 1 < temperatures[1]
 
 
+def test_what_is_believed_of_the_temperature_counts_beside_the_labels(monkeypatch):
+    unsure = lessons(0.4 * knowing_probs() + 0.6 / NUM_CLASSES)
+    monkeypatch.setattr("mtbkd_jax.baselines.correction_log_density", lambda temperature: -1e6 * (temperature != 1.0))
+    student = distil_classically(jax.random.key(8), STUDENT, unsure, CONFIG, strengths=(100.0,))
+    assert student.prediction_temperature == 1.0  # below one by the labels, as above
+
+
 def test_without_distillation_what_teachers_say_does_not_matter():
     params = [
         distil_classically(

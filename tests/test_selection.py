@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.special import logit
+from scipy.stats import norm
 
 from mtbkd_jax.examples import Examples, full_batch
 from mtbkd_jax.likelihood import categorical_log_likelihood
@@ -18,6 +19,7 @@ from mtbkd_jax.selection import (
     HeldOutScores,
     Problem,
     choose_settings,
+    correction_log_density,
     cross_validation,
     wide_scales_of,
 )
@@ -165,6 +167,12 @@ def test_how_much_coverage_counts_beside_the_log_score_depends_on_how_well_the_l
 
     choice = choose_settings(score, GivenSettings(prediction_temperature=1.0), wide_scales=WIDE_SCALES, pool_size=1.0)
     assert choice.no_teacher.temperature == temperature
+
+
+def test_a_temperature_of_the_predictions_is_believed_to_be_log_normal_around_one():
+    temperatures = np.array([0.5, 0.8, 1.0, 1.25, 2.0])
+    expected = norm.logpdf(np.log(temperatures), scale=0.2) - norm.logpdf(0.0, scale=0.2)
+    np.testing.assert_allclose([correction_log_density(value) for value in temperatures], expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(
